@@ -1,0 +1,69 @@
+"""
+Assignments of agents to representatives, by name.
+
+To add one: a file with a subclass of :class:`Assignment` in this folder, and a line in :data:`ASSIGNMENTS`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from sb3_rmdp.common.assignment.base import Assignment, HardAssignment
+from sb3_rmdp.common.assignment.clustering import ClusteringAssignment
+from sb3_rmdp.common.assignment.em import EMAssignment
+from sb3_rmdp.common.assignment.end_to_end import EndToEndAssignment
+from sb3_rmdp.common.assignment.fixed import FixedAssignment
+from sb3_rmdp.common.assignment.random import RandomAssignment
+
+ASSIGNMENTS: dict[str, type[Assignment]] = {
+    "em": EMAssignment,
+    "end_to_end": EndToEndAssignment,
+    "fixed": FixedAssignment,
+    "random": RandomAssignment,
+    "clustering": ClusteringAssignment,
+}
+
+__all__ = [
+    "ASSIGNMENTS",
+    "Assignment",
+    "ClusteringAssignment",
+    "EMAssignment",
+    "EndToEndAssignment",
+    "FixedAssignment",
+    "HardAssignment",
+    "RandomAssignment",
+    "assignment_class",
+    "make_assignment",
+]
+
+
+def assignment_class(method: str | type[Assignment]) -> type[Assignment]:
+    """
+    :param method: a name in :data:`ASSIGNMENTS`, or a subclass of :class:`Assignment`
+    :raises ValueError: if it is neither
+    """
+    if isinstance(method, type) and issubclass(method, Assignment):
+        return method
+    if isinstance(method, str) and method in ASSIGNMENTS:
+        return ASSIGNMENTS[method]
+    raise ValueError(f"assignment={method!r} is unknown: choose one of {sorted(ASSIGNMENTS)} or a subclass of Assignment")
+
+
+def make_assignment(
+    method: str | type[Assignment], n_agents: int, k: int, seed: int | None = None, kwargs: dict[str, Any] | None = None
+) -> Assignment:
+    """
+    :param method: a name in :data:`ASSIGNMENTS`, or a subclass of :class:`Assignment`
+    :param n_agents: number of agents
+    :param k: number of representatives
+    :param seed: seed of what the method draws at random
+    :param kwargs: the method's own arguments
+    :raises ValueError: if the method or one of its arguments is unknown or wrong
+    """
+    cls = assignment_class(method)
+    known = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "n_agents", "k", "seed")]
+    unknown = sorted(set(kwargs or {}) - set(known))
+    if unknown:
+        raise ValueError(f"assignment_kwargs has {unknown}, which {cls.__name__} does not know: it takes {known}")
+    return cls(n_agents, k, seed=seed, **(kwargs or {}))

@@ -1,0 +1,106 @@
+"""What every assignment of agents to representatives has in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+
+class Assignment(nn.Module):
+    """
+    Who serves whom: the matrix ``alpha`` (n_agents, k) of eq. 2, rows summing to 1.
+
+    An assignment is told what happened (returns of finished episodes, reward vectors), may change its mind once per rollout
+    (:meth:`update`) and, if it learns by gradient, adds a loss to the actors' (:meth:`loss`). It never sees an environment,
+    a policy or a buffer. It is an ``nn.Module`` so that everything it has learned, being buffers and parameters, travels
+    in the model's zip file.
+
+    :param n_agents: number of agents n
+    :param k: number of representatives
+    :param seed: seed of whatever the method draws at random; ``None`` draws afresh
+    """
+
+    #: True if :meth:`loss` wants the advantages of every agent: they are gathered per minibatch only on demand.
+    needs_agent_advantages: ClassVar[bool] = False
+    #: Optimizer of the parameters, if there are any; stepped with the policy's, saved in the zip.
+    optimizer: th.optim.Optimizer | None = None
+
+    def __init__(self, n_agents: int, k: int, seed: int | None = None):
+        super().__init__()
+        self.n_agents = n_agents
+        self.k = k
+        self.seed = seed
+
+    @property
+    @abstractmethod
+    def alpha(self) -> th.Tensor:
+        """Assignment probabilities (n_agents, k), float32, differentiable where they are learned by gradient."""
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Assignment probabilities (n_agents, k) as float32 numpy array; rows sum to 1."""
+        return self.alpha.detach().cpu().numpy()
+
+    @property
+    def representatives(self) -> np.ndarray:
+        """The most probable representative of each agent, int64 of shape (n_agents,)."""
+        return self.alpha.detach().argmax(dim=1).cpu().numpy()
+
+    def record_episodes(self, representatives: np.ndarray, returns: np.ndarray) -> None:  # noqa: B027
+        """
+        Take note of finished episodes, as they finish.
+
+        :param representatives: who acted in each episode, (n_episodes,)
+        :param returns: undiscounted returns of all agents in each episode, (n_episodes, n_agents)
+        """
+
+    def record_rewards(self, representatives: np.ndarray, reward_vectors: np.ndarray) -> None:  # noqa: B027
+        """
+        Take note of a whole rollout, before its rewards are turned into returns (copy what is to be kept).
+
+        :param representatives: who acted, (n_steps, n_envs)
+        :param reward_vectors: rewards of all agents, (n_steps, n_envs, n_agents)
+        """
+
+    def update(self, progress: float) -> None:  # noqa: B027
+        """
+        Reassign agents; called once after every rollout, before the policies are updated.
+
+        :param progress: share of the training that is done, from 0 to 1
+        """
+
+    def loss(
+        self, ratio: th.Tensor, agent_advantages: th.Tensor, clip_range: float, weights: th.Tensor | None
+    ) -> th.Tensor | None:
+        """
+        The assignment's own loss on one minibatch, added to the actors' before the backward pass.
+
+        :param ratio: probability ratios of the taken actions, (k, batch), without gradient
+        :param agent_advantages: advantages of every agent, (k, batch, n_agents), without gradient
+        :param clip_range: PPO's epsilon
+        :param weights: 1 for a transition, 0 for padding, (k, batch); ``None`` if nothing is padded
+        :return: a scalar, or ``None`` if the method does not learn by gradient
+        """
+        return None
+
+
+class HardAssignment(Assignment):
+    """
+    An assignment that gives each agent exactly one representative; starts round robin (agent i to i mod k), so that every
+    representative has agents from the first update on.
+    """
+
+    served_by: th.Tensor
+
+    def __init__(self, n_agents: int, k: int, seed: int | None = None):
+        super().__init__(n_agents, k, seed)
+        self.register_buffer("served_by", th.arange(n_agents) % k)
+
+    @property
+    def alpha(self) -> th.Tensor:
+        return F.one_hot(self.served_by, self.k).to(th.float32)

@@ -1,0 +1,57 @@
+"""The paper's baseline: cluster agents by the rewards they see under one universal policy."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch as th
+
+from sb3_rmdp.common.assignment.base import HardAssignment
+
+
+class ClusteringAssignment(HardAssignment):
+    """
+    A pipeline of three steps (section 4, "Algorithms"): train a universal policy for the mean agent, run K-means on sampled
+    reward trajectories, then train one policy per cluster.
+
+    While the universal policy is trained, every representative serves all agents alike (``alpha = 1/k``). An agent is then
+    described by its rewards at sampled steps of representative 0, and the clusters of scikit-learn's K-means stay fixed
+    from there on. The representatives start into the second phase from the universal policies they have learned.
+
+    :param universal_fraction: share of the training spent on the universal policy, in (0, 1)
+    :param n_samples: number of steps at which rewards are sampled, at most
+    """
+
+    clustered: th.Tensor
+
+    def __init__(
+        self, n_agents: int, k: int, seed: int | None = None, universal_fraction: float = 0.5, n_samples: int = 2048
+    ):
+        super().__init__(n_agents, k, seed)
+        if not 0.0 < universal_fraction < 1.0:
+            raise ValueError(f"universal_fraction={universal_fraction} is a share of the training: choose it from (0, 1)")
+        if n_samples < 1:
+            raise ValueError(f"n_samples={n_samples} counts sampled steps: choose 1 or more")
+        self.universal_fraction = universal_fraction
+        self.n_samples = n_samples
+        self.register_buffer("clustered", th.zeros((), dtype=th.bool))
+        self._features = np.zeros((n_agents, 0), dtype=np.float32)
+
+    @property
+    def alpha(self) -> th.Tensor:
+        return super().alpha if self.clustered else th.full((self.n_agents, self.k), 1.0 / self.k, device=self.served_by.device)
+
+    def record_rewards(self, representatives: np.ndarray, reward_vectors: np.ndarray) -> None:
+        if not self.clustered:
+            steps, envs = np.nonzero(representatives == 0)
+            chosen = np.linspace(0, len(steps) - 1, num=min(self.n_samples, len(steps)), dtype=np.int64)
+            if len(steps):
+                self._features = reward_vectors[steps[chosen], envs[chosen]].T.copy()
+
+    def update(self, progress: float) -> None:
+        if not self.clustered and progress >= self.universal_fraction and self._features.shape[1]:
+            from sklearn.cluster import KMeans  # slow to import, and this is the only method in need of it
+
+            # scikit-learn warns where agents are less distinct than k asks for; then clusters stay empty, as in the paper
+            labels = KMeans(n_clusters=self.k, n_init=10, random_state=self.seed).fit(self._features).labels_
+            self.served_by.copy_(th.as_tensor(labels.astype(np.int64)))
+            self.clustered.fill_(True)

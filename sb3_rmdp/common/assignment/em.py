@@ -1,0 +1,100 @@
+"""Hard assignment by expectation-maximisation (section 3.3 of the paper)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch as th
+
+from sb3_rmdp.common.assignment.base import HardAssignment
+
+
+class EMAssignment(HardAssignment):
+    """
+    Each agent goes to the representative under which it has been best off, eq. 10 and 11.
+
+    ``Q[i, j]`` is a moving average of the return of agent i under representative j. One step of the average is taken per
+    rollout in which j finished an episode, with the mean over these episodes: a less noisy sample of eq. 10's return.
+    Early averages are divided by the weight they have gathered, so that they do not lean towards zero.
+
+    Ties, among them agents who get nothing from anybody, keep their representative. A representative that would be left
+    without agents gets the agent that loses least by moving: the note under eq. 14 with the choice made well.
+
+    :param mixing: weight lambda of the newest rollout in (0, 1], eq. 10
+    :param warm_start: rollouts before the first reassignment; there is none either before every representative has
+        finished an episode
+    """
+
+    q_table: th.Tensor
+    q_weight: th.Tensor
+    n_updates: th.Tensor
+
+    def __init__(self, n_agents: int, k: int, seed: int | None = None, mixing: float = 0.05, warm_start: int = 5):
+        super().__init__(n_agents, k, seed)
+        if not 0.0 < mixing <= 1.0:
+            raise ValueError(f"mixing={mixing} is the weight of the newest rollout: choose it from (0, 1]")
+        if warm_start < 0:
+            raise ValueError(f"warm_start={warm_start} counts rollouts: choose 0 or more")
+        self.mixing = mixing
+        self.warm_start = warm_start
+        self.register_buffer("q_table", th.zeros(n_agents, k, dtype=th.float64))
+        self.register_buffer("q_weight", th.zeros(k, dtype=th.float64))
+        self.register_buffer("n_updates", th.zeros((), dtype=th.int64))
+        self._reset_rollout()
+
+    def _reset_rollout(self) -> None:
+        """Forget the returns of the current rollout; they need not be saved, a rollout is never continued after loading."""
+        self._return_sum = np.zeros((self.k, self.n_agents))
+        self._n_episodes = np.zeros(self.k, dtype=np.int64)
+
+    def record_episodes(self, representatives: np.ndarray, returns: np.ndarray) -> None:
+        np.add.at(self._return_sum, representatives, returns)
+        np.add.at(self._n_episodes, representatives, 1)
+
+    @property
+    def q(self) -> th.Tensor:
+        """Unbiased estimate of E[return of agent i under representative j], (n_agents, k); 0 where nothing is known."""
+        return self.q_table / self.q_weight.clamp(min=th.finfo(th.float64).tiny)
+
+    def update(self, progress: float) -> None:
+        finished = np.flatnonzero(self._n_episodes)
+        means = self._return_sum[finished] / self._n_episodes[finished, None]
+        self._reset_rollout()
+        columns = th.as_tensor(finished, device=self.q_table.device)
+        self.q_table[:, columns] += self.mixing * (th.as_tensor(means.T).to(self.q_table) - self.q_table[:, columns])
+        self.q_weight[columns] += self.mixing * (1.0 - self.q_weight[columns])
+        self.n_updates += 1
+        if self.n_updates > self.warm_start and bool((self.q_weight > 0).all()):
+            self.served_by.copy_(fill_empty_groups(self.q, greedy_representatives(self.q, self.served_by)))
+
+
+def greedy_representatives(q: th.Tensor, served_by: th.Tensor) -> th.Tensor:
+    """
+    The best representative of each agent, eq. 11, where ties stay as they are.
+
+    :param q: returns (n_agents, k)
+    :param served_by: present representative of each agent, (n_agents,)
+    :return: new representatives (n_agents,)
+    """
+    best, representatives = q.max(dim=1)
+    present = q.gather(1, served_by[:, None])[:, 0]
+    return th.where(best > present, representatives, served_by)
+
+
+def fill_empty_groups(q: th.Tensor, served_by: th.Tensor) -> th.Tensor:
+    """
+    Give every representative without agents the agent that loses least by moving to it.
+
+    :param q: returns (n_agents, k)
+    :param served_by: representatives (n_agents,); n_agents >= k
+    :return: representatives (n_agents,), each of the k at least once
+    """
+    served_by = served_by.clone()
+    sizes = th.bincount(served_by, minlength=q.shape[1])
+    for empty in th.nonzero(sizes == 0)[:, 0]:
+        loss = q.gather(1, served_by[:, None])[:, 0] - q[:, empty]
+        loss[sizes[served_by] == 1] = th.inf
+        agent = int(loss.argmin())
+        sizes[served_by[agent]] -= 1
+        sizes[empty] += 1
+        served_by[agent] = empty
+    return served_by

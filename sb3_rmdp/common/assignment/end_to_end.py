@@ -1,0 +1,80 @@
+"""Soft assignment learned with the actors (section 3.4 of the paper)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch as th
+from torch import nn
+
+from sb3_rmdp.common.assignment.base import Assignment
+
+
+class EndToEndAssignment(Assignment):
+    """
+    ``alpha`` is the softmax of logits ``psi`` (n_agents, k), which descend eq. 12 in the same backward pass as the actors,
+    with an Adam of their own (the policy's learning-rate schedule must not overwrite theirs).
+
+    The actors' advantages are centred per representative. Centred advantages have a zero mean, and with them the gradient
+    of ``psi`` at ratio 1, where every update begins, is zero as well. Here they are scaled, but not centred.
+
+    :param learning_rate: Adam's, for the logits (appendix B: 2e-3)
+    :param centred: centre the advantages as the code that accompanies the paper does
+    :param init_std: standard deviation of the initial logits. Equal logits are a saddle point: all representatives would
+        have the same objective.
+    """
+
+    needs_agent_advantages: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        n_agents: int,
+        k: int,
+        seed: int | None = None,
+        learning_rate: float = 2e-3,
+        centred: bool = False,
+        init_std: float = 0.1,
+    ):
+        super().__init__(n_agents, k, seed)
+        if learning_rate <= 0.0:
+            raise ValueError(f"learning_rate={learning_rate} of the assignment must be positive")
+        if init_std < 0.0:
+            raise ValueError(f"init_std={init_std} is a standard deviation: choose 0 or more")
+        self.centred = centred
+        generator = th.Generator()
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+        self.logits = nn.Parameter(init_std * th.randn(n_agents, k, generator=generator))
+        self.optimizer = th.optim.Adam([self.logits], lr=learning_rate)
+
+    @property
+    def alpha(self) -> th.Tensor:
+        return self.logits.softmax(dim=1)
+
+    def loss(
+        self, ratio: th.Tensor, agent_advantages: th.Tensor, clip_range: float, weights: th.Tensor | None
+    ) -> th.Tensor | None:
+        advantages = th.einsum("jbi,ij->jb", agent_advantages, self.alpha)
+        if weights is None:
+            weights = th.ones_like(ratio)
+        share = weights / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
+        # The scale makes representatives comparable and is a constant for the gradient
+        with th.no_grad():
+            mean = (share * advantages).sum(dim=1, keepdim=True)
+            scale = (share * (advantages - mean) ** 2).sum(dim=1, keepdim=True).sqrt() + 1e-8
+        if self.centred:
+            advantages = advantages - (share * advantages).sum(dim=1, keepdim=True)
+        return -(share * clipped_objective(ratio, advantages / scale, clip_range)).sum()
+
+
+def clipped_objective(ratio: th.Tensor, advantages: th.Tensor, clip_range: float) -> th.Tensor:
+    """
+    PPO's surrogate per transition, eq. 15 without the sign.
+
+    :param ratio: probability ratios
+    :param advantages: of the same shape
+    :param clip_range: epsilon
+    """
+    return th.min(ratio * advantages, ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages)

@@ -1,0 +1,71 @@
+"""Model files: written whole or not at all, and looked at before they are loaded."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+
+def save_whole(path: str | pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+    """
+    Write a file under a temporary name beside its place and move it there when it is complete.
+
+    :param path: the file; ".zip" is added where there is no suffix, as SB3 does
+    :param write: writes to the path that it is given
+    """
+    target = pathlib.Path(path)
+    if target.suffix == "":
+        target = target.with_name(target.name + ".zip")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_model_data(path: str | pathlib.Path | io.BufferedIOBase, required: tuple[str, ...], algorithm: str) -> dict[str, Any]:
+    """
+    Read a model's plain attributes (not the pickled ones) from its zip file.
+
+    :param path: file, with or without ".zip", or an open file, which is rewound
+    :param required: attributes that a model of this kind has
+    :param algorithm: name of its class, for messages
+    :return: attributes by name
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if the file is not a complete zip file, or holds something else than such a model
+    """
+    source: pathlib.Path | io.BufferedIOBase
+    if isinstance(path, io.BufferedIOBase):
+        source = path
+    else:
+        source = pathlib.Path(path)
+        if not source.exists():
+            source = source.with_name(source.name + ".zip")
+        if not source.exists():
+            raise FileNotFoundError(f"there is no model file {path} (nor {source})")
+    try:
+        with zipfile.ZipFile(source) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                raise zipfile.BadZipFile(f"checksum of {broken}")
+            data = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+    except (zipfile.BadZipFile, EOFError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a complete zip file ({error}): it was truncated or is no model; take another checkpoint"
+        ) from error
+    if isinstance(source, io.BufferedIOBase):
+        source.seek(0)
+    missing = [name for name in required if name not in data]
+    if missing:
+        raise ValueError(
+            f"{path} is no model of {algorithm}: it lacks {missing}. Load it with the class that saved it "
+            "(a plain PPO with stable_baselines3.PPO.load), or train a new model if an older version of sb3_rmdp saved it"
+        )
+    return data

@@ -1,0 +1,91 @@
+"""Running normalisation of observations inside the policy (appendix B of the paper)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+
+class ObservationNormalizer(nn.Module):
+    """
+    Subtracts a running mean from continuous observations, divides by the running standard deviation, and clips.
+
+    The moments are buffers: they are saved with the policy, so that a loaded model acts on raw observations. They change
+    only in :meth:`update`, hence between rollouts: all ratios of an update are taken under the same moments. Images and
+    discrete observations pass unchanged, in a ``Dict`` key by key.
+
+    :param observation_space: space of the raw observations
+    :param clip: normalised observations lie in [-clip, clip]
+    :param epsilon: added to the variance
+    """
+
+    def __init__(self, observation_space: spaces.Space, clip: float = 10.0, epsilon: float = 1e-8):
+        super().__init__()
+        self.clip = clip
+        self.epsilon = epsilon
+        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+        self.moments = nn.ModuleDict({f"key_{key}": RunningMoments(part.shape or ()) for key, part in parts.items() if _is_continuous(part)})
+
+    def forward(self, obs: PyTorchObs) -> PyTorchObs:
+        """
+        :param obs: raw observations, (batch, ...), or a dict of them
+        :return: the same with continuous parts normalised
+        """
+        if isinstance(obs, dict):
+            return {key: self._normalize(key, value) for key, value in obs.items()}
+        return self._normalize("", obs)
+
+    def _normalize(self, key: str, obs: th.Tensor) -> th.Tensor:
+        if f"key_{key}" not in self.moments:
+            return obs
+        moments = self.moments[f"key_{key}"]
+        scale = (moments.var + self.epsilon).rsqrt().float()
+        return ((obs - moments.mean.float()) * scale).clamp(-self.clip, self.clip)
+
+    def update(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
+        """
+        :param obs: raw observations of a rollout, (..., *observation shape), or a dict of them
+        """
+        for key, value in obs.items() if isinstance(obs, dict) else [("", obs)]:
+            if f"key_{key}" in self.moments:
+                self.moments[f"key_{key}"].update(value)
+
+
+class RunningMoments(nn.Module):
+    """
+    Mean and variance of all samples so far, in float64 (the parallel algorithm of Chan et al.).
+
+    :param shape: shape of one sample
+    """
+
+    mean: th.Tensor
+    var: th.Tensor
+    count: th.Tensor
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.register_buffer("mean", th.zeros(shape, dtype=th.float64))
+        self.register_buffer("var", th.ones(shape, dtype=th.float64))
+        self.register_buffer("count", th.zeros((), dtype=th.float64))
+
+    def update(self, samples: np.ndarray) -> None:
+        """
+        :param samples: (..., *shape)
+        """
+        flat = samples.reshape(-1, *self.mean.shape)
+        mean = th.as_tensor(flat.mean(axis=0, dtype=np.float64), device=self.mean.device)
+        var = th.as_tensor(flat.var(axis=0, dtype=np.float64), device=self.mean.device)
+        share = len(flat) / (self.count + len(flat))
+        delta = mean - self.mean
+        # The unit variance before the first sample has weight 0
+        self.var.copy_(self.var * (1.0 - share) + var * share + delta**2 * share * (1.0 - share))
+        self.mean += delta * share
+        self.count += len(flat)
+
+
+def _is_continuous(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and not is_image_space(space)

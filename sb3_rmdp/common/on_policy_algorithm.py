@@ -1,0 +1,380 @@
+"""What every on-policy backbone of represented MDPs shares: collection, who acts where, predict, save and load."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_rmdp.common.assignment import Assignment, assignment_class, make_assignment
+from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
+from sb3_rmdp.common.files import read_model_data, save_whole
+from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
+from sb3_rmdp.common.population import (
+    Population,
+    check_no_reward_normalization,
+    check_same_population,
+    normalizes_observations,
+    population_of,
+    reward_vectors,
+)
+from sb3_rmdp.common.representative import Representative
+from sb3_rmdp.common.returns import ReturnTracker
+from sb3_rmdp.common.turns import first_representatives, next_representatives
+from sb3_rmdp.vec_env import represented_vec_env
+
+SelfRepresented = TypeVar("SelfRepresented", bound="RepresentedOnPolicyAlgorithm")
+
+
+class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
+    """
+    Base of represented algorithms; a backbone derives from it and from SB3's algorithm, in this order, and adds ``train``.
+
+    :param policy: policy class or its name in ``policy_aliases``
+    :param env: a gymnasium id or an environment that can be made again, of which k copies are made; any other environment,
+        in which representatives take turns; or a vec env, used as it is
+    :param k: number of representatives, 1 <= k <= n_agents
+    :param assignment: name or class of the assignment, see :mod:`sb3_rmdp.common.assignment`
+    :param assignment_kwargs: its own arguments
+    :param normalize_observations: normalise observations by running moments, inside the policy
+    :param verbose: as in SB3
+    :param kwargs: arguments of the backbone
+    :raises ValueError: if k is out of range, the assignment unknown, or the environment no represented MDP
+    """
+
+    policy: RepresentedActorCriticPolicy  # type: ignore[assignment]
+    rollout_buffer: VectorRewardRolloutBuffer
+    assignment: Assignment
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str | None,
+        k: int | None = None,
+        assignment: str | type[Assignment] = "em",
+        assignment_kwargs: dict[str, Any] | None = None,
+        normalize_observations: bool = True,
+        verbose: int = 0,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ):
+        # `load` constructs without k and without set-up, and fills the attributes in
+        if _init_setup_model:
+            check_budget(k)
+            assignment_class(assignment)
+            assert k is not None and env is not None
+            env = represented_vec_env(env, k, verbose)
+        self.k = k
+        self.assignment_method = assignment
+        self.assignment_kwargs = assignment_kwargs
+        self.normalize_observations = normalize_observations
+        self.n_agents: int | None = None
+        self.population_id: str | None = None
+        self.trained_under_vec_normalize: bool | None = None
+        super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)
+
+    def _setup_model(self) -> None:
+        if self.env is not None:
+            self._check_env(self.env)
+        assert self.k is not None and self.n_agents is not None
+        check_budget(self.k, self.n_agents)
+        if self.rollout_buffer_class is None:
+            is_dict = isinstance(self.observation_space, spaces.Dict)
+            self.rollout_buffer_class = VectorRewardDictRolloutBuffer if is_dict else VectorRewardRolloutBuffer
+        # Sizes of the r-MDP reach policy and buffer without entering the user's own kwargs, which `load` compares and saves
+        policy_kwargs, buffer_kwargs = self.policy_kwargs, self.rollout_buffer_kwargs
+        sizes = {"k": self.k, "n_agents": self.n_agents}
+        self.policy_kwargs = {**policy_kwargs, **sizes, "normalize_observations": self.normalize_observations}
+        self.rollout_buffer_kwargs = {**buffer_kwargs, **sizes}
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs, self.rollout_buffer_kwargs = policy_kwargs, buffer_kwargs
+        self.assignment = make_assignment(
+            self.assignment_method, self.n_agents, self.k, self.seed, self.assignment_kwargs
+        ).to(self.device)
+
+    def _check_env(self, env: VecEnv) -> None:
+        """Take over the environment's population, or compare it with the one that the model was made for."""
+        check_no_reward_normalization(env)
+        population = population_of(env)
+        if self.n_agents is None:
+            self.n_agents, self.population_id = population
+        check_same_population(Population(self.n_agents, self.population_id), population)
+
+    def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
+        """
+        See SB3; an id, or an environment that can be made again, becomes k copies.
+
+        :param env: as for the constructor; as many environments as before
+        :param force_reset: reset before training goes on
+        :raises ValueError: if the environment has other agents or spaces
+        """
+        assert self.k is not None
+        vec_env = self._wrap_env(represented_vec_env(env, self.k, self.verbose), self.verbose)
+        self._check_env(vec_env)
+        super().set_env(vec_env, force_reset)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        assert self.env is not None and self.k is not None and self.n_agents is not None, "learn() needs an environment"
+        self.check_vec_normalize(self.env)
+        self.trained_under_vec_normalize = normalizes_observations(self.env)
+        if reset_num_timesteps or self._last_obs is None:
+            # State of the run, not of the model: never saved, since a loaded model may run in another number of envs
+            self._acting = first_representatives(self.n_envs, self.k)
+            self._return_tracker = ReturnTracker(self.n_envs, self.n_agents, self.k)
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def check_vec_normalize(self, env: VecEnv) -> None:
+        """
+        :param env: an environment that the model is to act in
+        :raises ValueError: if the model was trained under a VecNormalize of observations and this is none, or the reverse
+        """
+        if self.trained_under_vec_normalize not in (None, normalizes_observations(env)):
+            raise ValueError(
+                "the model was trained on observations normalised by VecNormalize: load its statistics with "
+                "VecNormalize.load(path, env) and pass that environment"
+                if self.trained_under_vec_normalize
+                else "the model was trained without VecNormalize, whose observations it would not understand: pass the "
+                "environment without it"
+            )
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """
+        Collect transitions, run the critic over them, turn rewards into returns, and let the assignment reassign.
+
+        The loop is that of SB3's ``OnPolicyAlgorithm``, from which it differs in four points: reward vectors are taken
+        from the infos; representatives act in turn; the critic is not run per step but once at the end, also on states in
+        which a time limit struck, under the representative that acted there; returns of episodes go to the assignment.
+
+        :param env: the training environment
+        :param callback: called at each step, with the local names of SB3's loop
+        :param rollout_buffer: buffer to fill
+        :param n_rollout_steps: steps per environment
+        :return: False if the callback ended the training
+        """
+        assert isinstance(rollout_buffer, VectorRewardRolloutBuffer)
+        assert self._last_obs is not None and self.k is not None and self.n_agents is not None
+        self.policy.set_training_mode(False)
+        n_steps = 0
+        rollout_buffer.reset()
+        timeouts: list[tuple[int, int, int, Any]] = []  # step, env, representative, terminal observation
+        acting = th.as_tensor(self._acting, device=self.device)
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+
+        while n_steps < n_rollout_steps:
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+            with th.no_grad():
+                obs_tensor = obs_as_tensor(self._last_obs, self.device)
+                actions_tensor, log_probs = self.policy.act(obs_tensor, acting)
+            actions = actions_tensor.cpu().numpy()
+            clipped_actions = actions
+            if isinstance(self.action_space, spaces.Box):
+                if self.policy.squash_output:
+                    clipped_actions = self.policy.unscale_action(clipped_actions)
+                else:
+                    clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
+
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
+            vectors = reward_vectors(infos, self.n_agents)
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+            rollout_buffer.add(self._last_obs, actions, vectors, self._last_episode_starts, self._acting, log_probs)  # type: ignore[arg-type]
+
+            self._return_tracker.add(vectors)
+            if dones.any():
+                for idx in np.flatnonzero(dones):
+                    terminal_obs = infos[idx].get("terminal_observation")
+                    if terminal_obs is not None and infos[idx].get("TimeLimit.truncated", False):
+                        timeouts.append((n_steps, idx, self._acting[idx], terminal_obs))
+                finished = self._return_tracker.finish(dones, self._acting)
+                self.assignment.record_episodes(self._acting[dones], finished)
+                self._acting = np.where(dones, next_representatives(self._acting, env.num_envs, self.k), self._acting)
+                acting = th.as_tensor(self._acting, device=self.device)
+            n_steps += 1
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
+
+        self.assignment.record_rewards(rollout_buffer.representatives, rollout_buffer.reward_vectors)
+        self._evaluate_states(rollout_buffer, timeouts)
+        with th.no_grad():
+            last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), acting)
+        rollout_buffer.compute_returns_and_advantage(last_values, dones)
+        self._reassign()
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _evaluate_states(self, rollout_buffer: VectorRewardRolloutBuffer, timeouts: list[tuple[int, int, int, Any]]) -> None:
+        """One pass of the critic over the states of a rollout and the states in which time limits struck."""
+        with th.no_grad():
+            for obs, representatives, values in rollout_buffer.state_chunks():
+                values[:] = self.policy.predict_values(obs, representatives).cpu().numpy()
+            if timeouts:
+                steps, envs, acted, terminal_obs = map(list, zip(*timeouts, strict=True))
+                stacked = (
+                    {key: np.stack([obs[key] for obs in terminal_obs]) for key in terminal_obs[0]}
+                    if isinstance(terminal_obs[0], dict)
+                    else np.stack(terminal_obs)
+                )
+                last = self.policy.predict_values(obs_as_tensor(stacked, self.device), th.as_tensor(acted, device=self.device))
+                rollout_buffer.bootstrap(steps, envs, last.cpu().numpy())
+
+    def _reassign(self) -> None:
+        """The assignment's turn (the E-step), and what there is to log about it."""
+        before = self.assignment.representatives
+        self.assignment.update(self.num_timesteps / self._total_timesteps)
+        probabilities = self.assignment.probabilities
+        after = self.assignment.representatives
+        entropy = -(probabilities * np.log(np.clip(probabilities, 1e-12, None))).sum(axis=1).mean()
+        self.logger.record("assignment/reassigned", int((before != after).sum()))
+        self.logger.record("assignment/entropy", float(entropy))
+        self.logger.record("assignment/smallest_group", int(np.bincount(after, minlength=probabilities.shape[1]).min()))
+        # A representative that has not finished an episode yet (nan) is no matter to agents it does not serve
+        utilities = self._return_tracker.utilities()
+        served = np.where(probabilities > 0, probabilities * utilities, 0.0).sum(axis=1)
+        if np.isfinite(served).all():
+            self.logger.record("rollout/social_welfare", float(served.mean()))
+            self.logger.record("rollout/welfare_min", float(served.min()))
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        representative: int | np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Action of a representative; see :meth:`RepresentedActorCriticPolicy.predict`.
+
+        :param observation: one observation or a batch of them, one per env
+        :param state: as returned by the last call, where representatives take turns
+        :param episode_start: True where an episode begins, (n_envs,)
+        :param deterministic: take the mode instead of a sample
+        :param representative: who acts; by default representatives take turns per env and episode
+        :return: actions, and the state to hand to the next call
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic, representative)
+
+    def representative(self, index: int) -> Representative:
+        """
+        :param index: which one, 0 to k - 1
+        :return: an object with ``predict``, for ``evaluate_policy`` and for service
+        """
+        assert self.k is not None
+        return Representative(self, index, self.k)
+
+    def representative_of(self, agent: int) -> int:
+        """
+        :param agent: 0 to n_agents - 1
+        :return: the representative that serves the agent
+        :raises ValueError: if there is no such agent
+        """
+        assert self.n_agents is not None
+        if not 0 <= agent < self.n_agents:
+            raise ValueError(f"agent={agent}: there are {self.n_agents} agents, numbered 0 to {self.n_agents - 1}")
+        return int(self.assignment.representatives[agent])
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "assignment", "_acting", "_return_tracker"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, variables = super()._get_torch_save_params()
+        own = ["assignment"] if self.assignment.optimizer is None else ["assignment", "assignment.optimizer"]
+        return [*state_dicts, *own], variables
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        See SB3; the file appears under its name when it is complete, and a file that was there stays until then.
+
+        :param path: file, ".zip" is added where there is no suffix; or an open file
+        :param exclude: attributes to leave out
+        :param include: attributes to save that would be left out
+        """
+        if isinstance(path, (str, pathlib.Path)):
+            save_whole(path, lambda temporary: super(RepresentedOnPolicyAlgorithm, self).save(temporary, exclude, include))
+        else:
+            super().save(path, exclude, include)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[SelfRepresented],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | str | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfRepresented:
+        """
+        See SB3; the environment, if there is one, is treated as in the constructor, and must have the model's agents.
+
+        :param path: file, with or without ".zip", or an open file
+        :param env: as for the constructor; not needed to predict
+        :param device: device of the model
+        :param custom_objects: replacements of saved attributes
+        :param print_system_info: print on which system the model was saved
+        :param force_reset: reset the environment before training goes on
+        :param kwargs: arguments of the constructor that are to change, but not ``k`` or ``assignment``
+        :return: the model
+        :raises ValueError: if the file is broken or holds another kind of model, or the environment has other agents
+        """
+        data = read_model_data(path, ("k", "n_agents", "assignment_method"), cls.__name__)
+        for argument, name in (("k", "k"), ("assignment", "assignment_method")):
+            if argument in kwargs and kwargs[argument] != data[name]:
+                raise ValueError(
+                    f"{argument}={kwargs[argument]!r} cannot be changed on loading, the model was saved with {data[name]!r}: "
+                    "leave it out, or train a new model"
+                )
+        kwargs.pop("assignment", None)
+        if env is not None:
+            env = represented_vec_env(env, data["k"])
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
+
+
+def check_budget(k: int | None, n_agents: int | None = None) -> None:
+    """
+    :param k: number of representatives
+    :param n_agents: number of agents, if it is known already
+    :raises ValueError: unless k is an integer from 1 to n_agents
+    """
+    if k is None:
+        raise ValueError("k, the number of representatives, is missing: pass e.g. k=5")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k={k!r}: the number of representatives must be an integer of at least 1")
+    if n_agents is not None and k > n_agents:
+        raise ValueError(f"k={k} representatives for n_agents={n_agents}: choose k from 1 to {n_agents}")

@@ -1,0 +1,334 @@
+"""Actor-critic policies of k representatives: shared trunks, one actor head each, one critic output per agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    MlpExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+
+from sb3_rmdp.common.normalization import ObservationNormalizer
+from sb3_rmdp.common.turns import first_representatives, next_representatives
+
+
+class RepresentedLinear(nn.Module):
+    """
+    One linear layer per representative.
+
+    :param layers: the k layers it is made of, equal in shape
+    """
+
+    def __init__(self, layers: list[nn.Linear]):
+        super().__init__()
+        self.weight = nn.Parameter(th.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(th.stack([layer.bias.detach() for layer in layers]))
+
+    def forward(self, x: th.Tensor, representatives: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param x: inputs (batch, in)
+        :param representatives: whose layer is to be applied to each row, (batch,); ``None`` if the batch consists of k
+            blocks of equal length, one per representative
+        :return: outputs (batch, out)
+        """
+        if representatives is None:
+            blocks = x.view(len(self.weight), -1, x.shape[-1])
+            return th.baddbmm(self.bias[:, None], blocks, self.weight.transpose(1, 2)).flatten(0, 1)
+        return th.einsum("bi,boi->bo", x, self.weight[representatives]) + self.bias[representatives]
+
+
+class ConditionedMlpExtractor(MlpExtractor):
+    """
+    SB3's trunks, where the first layer of the critic also sees the one-hot of the representative: its weights on the
+    one-hot are a shift of the layer's output, which is how they are stored. There is none for k = 1.
+
+    :param feature_dim: see SB3's ``MlpExtractor``, as the next three
+    :param net_arch:
+    :param activation_fn:
+    :param device:
+    :param k: number of representatives
+    :raises ValueError: if k > 1 and the critic has no hidden layer: a one-hot could only add a constant to its values
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        net_arch: list[int] | dict[str, list[int]],
+        activation_fn: type[nn.Module],
+        device: th.device | str,
+        k: int,
+    ):
+        super().__init__(feature_dim, net_arch, activation_fn, device)
+        self.shift: nn.Parameter | None = None
+        if k > 1:
+            if not len(self.value_net):
+                raise ValueError(
+                    f"net_arch={net_arch} leaves the critic without a hidden layer, but it is shared by {k} representatives "
+                    "and must tell them apart: give it one, e.g. net_arch=dict(pi=[], vf=[64])"
+                )
+            self.shift = nn.Parameter(th.zeros(k, self.value_net[0].out_features))
+
+    def forward_critic(self, features: th.Tensor, representatives: th.Tensor | None = None) -> th.Tensor:
+        if self.shift is None:
+            return self.value_net(features)
+        first, *others = self.value_net
+        if representatives is None:
+            shift = self.shift.repeat_interleave(len(features) // len(self.shift), dim=0)
+        else:
+            shift = self.shift[representatives]
+        x = first(features) + shift
+        for layer in others:
+            x = layer(x)
+        return x
+
+
+class RepresentedActorCriticPolicy(ActorCriticPolicy):
+    """
+    The policies of all representatives and the critic of all agents.
+
+    The trunks are shared. Each representative has its own last layer of the actor and its own log standard deviation. The
+    critic has one output per agent and is conditioned on the representative (eq. 8).
+
+    Methods that evaluate a batch take ``representatives``: who acts in each row, int64 of shape (batch,), or ``None`` for a
+    batch of k blocks of equal length, the first of representative 0 and so on, which is the layout of training batches.
+
+    :param observation_space: as in SB3's ``ActorCriticPolicy``, like all arguments not listed here
+    :param action_space:
+    :param lr_schedule:
+    :param k: number of representatives
+    :param n_agents: number of agents n
+    :param normalize_observations: normalise continuous observations by their running moments
+    :param net_arch: SB3's default, but NatureCNN gets ``dict(pi=[], vf=[64])``, since the critic needs a hidden layer
+    """
+
+    mlp_extractor: ConditionedMlpExtractor
+    _predicting: th.Tensor | None = None
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *args: Any,
+        k: int = 1,
+        n_agents: int = 1,
+        normalize_observations: bool = False,
+        **kwargs: Any,
+    ):
+        self.k = k
+        self.n_agents = n_agents
+        self.normalize_observations = normalize_observations
+        super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(k=self.k, n_agents=self.n_agents, normalize_observations=self.normalize_observations)
+        return data
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = ConditionedMlpExtractor(
+            self.features_dim, self.net_arch, self.activation_fn, self.device, self.k
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        latent_dim_pi = self.mlp_extractor.latent_dim_pi
+        assert isinstance(self.action_net, nn.Linear)
+        # SB3's layer is representative 0; the others are drawn in the same way
+        heads = [self.action_net]
+        heads += [nn.Linear(latent_dim_pi, self.action_net.out_features) for _ in range(self.k - 1)]
+        if self.ortho_init:
+            for head in heads[1:]:
+                self.init_weights(head, gain=0.01)
+        self.action_net = RepresentedLinear(heads)
+        if isinstance(self.action_dist, StateDependentNoiseDistribution):
+            # The noise of gSDE is linear in the latent. Latents are put into the slot of their representative (see
+            # _get_action_dist_from_latent), so that k exploration matrices are one for SB3's distribution.
+            _, self.log_std = self.action_dist.proba_distribution_net(
+                latent_dim_pi, latent_sde_dim=self.k * latent_dim_pi, log_std_init=self.log_std_init
+            )
+        elif hasattr(self, "log_std"):
+            self.log_std = nn.Parameter(self.log_std.detach().repeat(self.k, 1))
+        if self.n_agents > 1:
+            self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, self.n_agents)
+            if self.ortho_init:
+                self.init_weights(self.value_net, gain=1)
+        self.normalizer = ObservationNormalizer(self.observation_space) if self.normalize_observations else None
+        # Layers were replaced: the optimizer has to know the new ones
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Parameters that only the values depend on; all others count as the actors'."""
+        modules: list[nn.Module] = [self.mlp_extractor.value_net, self.value_net]
+        if not self.share_features_extractor:
+            modules.append(self.vf_features_extractor)
+        shift = [] if self.mlp_extractor.shift is None else [self.mlp_extractor.shift]
+        return [parameter for module in modules for parameter in module.parameters()] + shift
+
+    def _features(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
+        """Features for the actor and for the critic."""
+        features = self.extract_features(obs if self.normalizer is None else self.normalizer(obs))
+        return (features, features) if isinstance(features, th.Tensor) else features
+
+    def _get_action_dist_from_latent(self, latent_pi: th.Tensor, representatives: th.Tensor | None = None) -> Distribution:
+        mean_actions = self.action_net(latent_pi, representatives)
+        if not hasattr(self, "log_std"):
+            return self.action_dist.proba_distribution(action_logits=mean_actions)
+        if representatives is None:
+            representatives = th.arange(self.k, device=latent_pi.device).repeat_interleave(len(latent_pi) // self.k)
+        if isinstance(self.action_dist, StateDependentNoiseDistribution):
+            slots = th.zeros(len(latent_pi), self.k, latent_pi.shape[1], device=latent_pi.device, dtype=latent_pi.dtype)
+            slots[th.arange(len(latent_pi), device=latent_pi.device), representatives] = latent_pi
+            return self.action_dist.proba_distribution(mean_actions, self.log_std, slots.flatten(1))
+        return self.action_dist.proba_distribution(mean_actions, self.log_std[representatives])
+
+    def get_distribution(self, obs: PyTorchObs, representatives: th.Tensor | None = None) -> Distribution:
+        """
+        :param obs: observations (batch, ...)
+        :param representatives: see the class
+        :return: distribution of their actions
+        """
+        latent_pi = self.mlp_extractor.forward_actor(self._features(obs)[0])
+        return self._get_action_dist_from_latent(latent_pi, representatives)
+
+    def predict_values(self, obs: PyTorchObs, representatives: th.Tensor | None = None) -> th.Tensor:
+        """
+        :param obs: observations (batch, ...)
+        :param representatives: see the class
+        :return: values (batch, n_agents), V^ij of eq. 8
+        """
+        latent_vf = self.mlp_extractor.forward_critic(self._features(obs)[1], representatives)
+        return self.value_net(latent_vf)
+
+    def act(
+        self, obs: PyTorchObs, representatives: th.Tensor | None = None, deterministic: bool = False
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        Actor only: the critic is not needed while transitions are collected.
+
+        :param obs: observations (batch, ...)
+        :param representatives: see the class
+        :param deterministic: take the mode instead of a sample
+        :return: actions (batch, *action shape) and their log probabilities (batch,)
+        """
+        distribution = self.get_distribution(obs, representatives)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions.reshape((-1, *(self.action_space.shape or ()))), distribution.log_prob(actions)
+
+    def forward(
+        self, obs: PyTorchObs, deterministic: bool = False, representatives: th.Tensor | None = None
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param obs: observations (batch, ...)
+        :param deterministic: take the mode instead of a sample
+        :param representatives: see the class
+        :return: actions (batch, *action shape), values (batch, n_agents), log probabilities (batch,)
+        """
+        actions, log_prob = self.act(obs, representatives, deterministic)
+        return actions, self.predict_values(obs, representatives), log_prob
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: th.Tensor, representatives: th.Tensor | None = None
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """
+        :param obs: observations (batch, ...)
+        :param actions: actions that were taken
+        :param representatives: see the class
+        :return: values (batch, n_agents), log probabilities (batch,) and entropies (batch,) of the actions' distribution
+        """
+        pi_features, vf_features = self._features(obs)
+        values = self.value_net(self.mlp_extractor.forward_critic(vf_features, representatives))
+        latent_pi = self.mlp_extractor.forward_actor(pi_features)
+        distribution = self._get_action_dist_from_latent(latent_pi, representatives)
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        # `predict` of the parent comes here without a word about representatives: see `predict`
+        return self.act(observation, self._predicting, deterministic)[0]
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        representative: int | np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        The action for an observation, or for a batch of them, one per env.
+
+        :param observation: (*observation shape) or (n_envs, *observation shape)
+        :param state: who acts now, as returned by the last call: a tuple of one int64 array (n_envs,)
+        :param episode_start: True where an episode begins, (n_envs,)
+        :param deterministic: take the mode instead of a sample
+        :param representative: who acts, an int, or an array (n_envs,). By default representatives take turns per env and
+            episode: within n episodes of ``evaluate_policy`` they are representatives 0, 1, ..., (n - 1) mod k
+        :return: actions, and the state to hand to the next call
+        :raises ValueError: if a representative is not in [0, k)
+        """
+        obs_tensor, vectorized = self.obs_to_tensor(observation)
+        n_envs = len(next(iter(obs_tensor.values())) if isinstance(obs_tensor, dict) else obs_tensor) if vectorized else 1
+        if representative is not None:
+            acting = np.broadcast_to(np.asarray(representative), (n_envs,))
+            if not np.issubdtype(acting.dtype, np.integer) or acting.min() < 0 or acting.max() >= self.k:
+                raise ValueError(f"representative={representative}: with k={self.k} choose from 0 to {self.k - 1}")
+        elif state is None:
+            # Counted from the last env, since evaluate_policy gives the last envs the episodes that do not divide evenly
+            acting = first_representatives(n_envs, self.k)[::-1]
+        else:
+            acting = state[0]
+            if episode_start is not None:
+                acting = np.where(episode_start, next_representatives(acting, n_envs, self.k), acting)
+        self._predicting = th.as_tensor(acting.copy(), dtype=th.int64, device=self.device)
+        actions, _ = super().predict(observation, state, episode_start, deterministic)
+        return actions, (acting,)
+
+
+class RepresentedActorCriticCnnPolicy(RepresentedActorCriticPolicy):
+    """:class:`RepresentedActorCriticPolicy` on SB3's NatureCNN."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN,
+        **kwargs: Any,
+    ):
+        if net_arch is None and features_extractor_class is NatureCNN:
+            net_arch = dict(pi=[], vf=[64])
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=net_arch,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+
+
+class RepresentedMultiInputActorCriticPolicy(RepresentedActorCriticPolicy):
+    """:class:`RepresentedActorCriticPolicy` on SB3's CombinedExtractor, for ``Dict`` observations."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            observation_space, action_space, lr_schedule, features_extractor_class=features_extractor_class, **kwargs
+        )

@@ -1,0 +1,96 @@
+"""
+The contract between environments and represented-MDP algorithms.
+
+A represented MDP (r-MDP) has one dynamics and ``n_agents`` agents (users), each with a reward function of its own. An
+environment that takes part is an ordinary :class:`gymnasium.Env` which keeps three promises:
+
+1. ``n_agents`` is an attribute of the environment or of one of its wrappers, found by ``env.get_wrapper_attr("n_agents")``: an
+   ``int`` of at least 1, fixed for the life of the environment.
+2. ``info["reward_vector"]`` of *every* step, the last one of an episode included, is a fresh ``float32`` array of shape
+   ``(n_agents,)`` with what each agent earns by this transition. One transition serves all agents. Fresh means: not a
+   buffer that the next step overwrites, since vectorised environments keep references.
+3. The scalar reward is the mean of that vector over the agents, as a ``float``. A vector as the reward itself would break
+   Stable-Baselines3's ``Monitor``, ``VecNormalize`` and ``check_env``.
+
+Optional attributes, found in the same way and used where present (``None`` counts as absent):
+
+- ``population_id: str`` says who the agents are, in one short line. It is equal in every copy of the same task (training,
+  evaluation, after loading) and different as soon as one agent differs; limits of an episode and rendering do not enter.
+  Agents are never drawn from the seed given to ``reset``.
+- ``welfare_bound(k) -> float`` is the best social welfare (mean return over agents) that ``k`` representatives can reach,
+  or an upper bound of it.
+
+:func:`sb3_rmdp.envs.check_represented_env` tests an environment against this contract.
+"""
+
+import hashlib
+import operator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+#: Key of the info dict under which every step reports the rewards of all agents.
+REWARD_VECTOR = "reward_vector"
+
+
+@runtime_checkable
+class WelfareBounded(Protocol):
+    """An environment that knows how much welfare ``k`` representatives can reach at best."""
+
+    def welfare_bound(self, k: int) -> float:
+        """
+        Best possible social welfare, or an upper bound of it.
+
+        :param k: number of representatives, at least 1
+        :return: mean return over agents
+        """
+
+
+def scalar_reward(reward_vector: np.ndarray) -> float:
+    """
+    Mean reward over the agents: the scalar reward that belongs to a reward vector.
+
+    Summed in double precision, so that a thousand small ``float32`` rewards lose nothing.
+
+    :param reward_vector: (n_agents,) rewards of one transition
+    :return: their mean
+    """
+    # The bare ufunc: ndarray.mean costs more than the whole step of a grid world.
+    return float(np.add.reduce(reward_vector, dtype=np.float64)) / len(reward_vector)
+
+
+def fingerprint(prefix: str, *values: np.ndarray | float) -> str:
+    """
+    A short readable name for a population, equal exactly if the numbers that describe it are equal.
+
+    :param prefix: readable part, e.g. ``"velocity"``
+    :param values: what describes the agents; every value is taken as C-ordered little-endian ``float64``, together with its
+        shape, so that the name does not depend on the machine
+    :return: ``"<prefix>-<first twelve hexadecimal digits of a SHA-256>"``
+    """
+    digest = hashlib.sha256()
+    for value in values:
+        array = np.ascontiguousarray(value, dtype="<f8")
+        digest.update(repr(np.shape(value)).encode())
+        # Adding zero turns -0.0 into 0.0: the same number, but other bytes.
+        digest.update((array + 0.0).tobytes())
+    return f"{prefix}-{digest.hexdigest()[:12]}"
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """
+    An integer argument from any integer type; yaml and command lines bring numpy's and Python's.
+
+    :param name: of the argument, for the error
+    :param value: the argument
+    :param minimum: smallest value allowed
+    :return: the integer
+    :raises ValueError: if it is none, or too small
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = minimum - 1
+    if number < minimum:
+        raise ValueError(f"{name}={value!r} does not do; give an integer of at least {minimum}")
+    return number

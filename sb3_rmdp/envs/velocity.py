@@ -1,0 +1,193 @@
+"""Velocity tasks: MuJoCo robots whose agents each want to be carried at a speed of their own."""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.mujoco.ant_v5 import AntEnv
+from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
+from gymnasium.utils import EzPickle
+
+from sb3_rmdp.envs.contract import REWARD_VECTOR, fingerprint, integer, scalar_reward
+from sb3_rmdp.envs.population import uniform_population
+
+#: Reward per step at exactly the wanted speed: 100 for a perfect episode of 1000 steps.
+STEP_REWARD = 0.1
+
+#: An agent is paid within max_velocity / STEEPNESS of its speed.
+STEEPNESS = 20.0
+
+DEFAULT_N_AGENTS = 100
+
+
+def velocity_rewards(velocity: float | np.ndarray, targets: np.ndarray, max_velocity: float) -> np.ndarray:
+    """
+    What every agent earns by one step at a speed: ``0.1 * (1 - min(1, 20 * |v^i - v| / b))``.
+
+    Source: the velocity tasks of section 4 of the paper, scaled so that a perfect 1000-step episode is worth 100.
+
+    :param velocity: speed ``v`` of the step, in m/s; one, or an array of shape (..., 1) to be broadcast against the agents
+    :param targets: (n_agents,) wanted speeds ``v^i``, in m/s
+    :param max_velocity: ``b``, in m/s
+    :return: (..., n_agents) float64 in [0, 0.1]
+    """
+    slope = STEP_REWARD * STEEPNESS / max_velocity
+    return np.maximum(STEP_REWARD - slope * np.abs(targets - velocity), 0.0)
+
+
+class VelocityTargets(gym.Env[Any, Any], EzPickle):
+    """
+    Mixin that gives a MuJoCo env of gymnasium a population of agents with a wanted speed each.
+
+    Put it before the base class. Dynamics, observations, terminations and info stay those of the base; the rewards become
+    :func:`velocity_rewards` of ``info["x_velocity"]``. What the base env pays or charges for itself (forward, healthy,
+    control and contact terms) stays in its info and does not enter.
+
+    :param n_agents: number of agents, at least 1; by default 100, or as many as ``targets``
+    :param population_seed: seed by which the wanted speeds are drawn from ``U[0, max_velocity)``, at least 0; the seed of
+        ``reset`` never changes the agents
+    :param max_velocity: ``b``, in m/s: largest wanted speed and, divided by 20, the tolerance of every agent; by default
+        that of the class
+    :param targets: (n_agents,) wanted speeds in m/s, finite; overrides the draw
+    :param kwargs: what the base env takes, by keyword
+    :raises ValueError: if an argument is out of its range or ``n_agents`` contradicts ``targets``
+    """
+
+    #: ``b`` of the paper, in m/s.
+    default_max_velocity: ClassVar[float]
+    #: Arguments of the base env for which the paper's setting is not gymnasium's.
+    base_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def __init__(
+        self,
+        *,
+        n_agents: int | None = None,
+        population_seed: int = 0,
+        max_velocity: float | None = None,
+        targets: Sequence[float] | np.ndarray | None = None,
+        **kwargs: Any,
+    ):
+        if max_velocity is None:
+            max_velocity = self.default_max_velocity
+        if not (math.isfinite(max_velocity) and max_velocity > 0):
+            raise ValueError(f"max_velocity={max_velocity!r} does not do; give a positive finite speed in m/s")
+        if targets is None:
+            count = DEFAULT_N_AGENTS if n_agents is None else n_agents
+            speeds = uniform_population(count, max_velocity, integer("population_seed", population_seed, minimum=0))
+        else:
+            speeds = _explicit_targets(targets)
+            if n_agents is not None and n_agents != len(speeds):
+                raise ValueError(f"n_agents={n_agents} contradicts the {len(speeds)} targets; leave n_agents out")
+        # The agents are the identity of the task: nobody changes them in place.
+        speeds.setflags(write=False)
+
+        #: (n_agents,) float64, wanted speeds in m/s, read-only.
+        self.targets = speeds
+        self.n_agents = len(speeds)
+        self.max_velocity = float(max_velocity)
+        self.population_seed = population_seed
+        #: Who the agents are: changes with any wanted speed and with the tolerance.
+        self.population_id = fingerprint("velocity", speeds, self.max_velocity)
+
+        super().__init__(**{**self.base_defaults, **kwargs})
+        # Last, because the base class has just recorded its own arguments only.
+        EzPickle.__init__(
+            self,
+            n_agents=n_agents,
+            population_seed=population_seed,
+            max_velocity=max_velocity,
+            targets=targets if targets is None else speeds,
+            **kwargs,
+        )
+
+    def welfare_bound(self, k: int) -> float:
+        """
+        Upper bound of the mean return over the agents with ``k`` representatives, over episodes of 1000 steps.
+
+        No speed profile beats the best ``k`` constant speeds; a gait that oscillates and has to accelerate stays below.
+
+        :param k: number of representatives, at least 1
+        :return: welfare, at most 100
+        """
+        from sb3_rmdp.oracles import velocity_welfare_bound  # late: environments do not need the solvers
+
+        return float(velocity_welfare_bound(self.targets, self.max_velocity, k))
+
+    # The reward is a float; its type is left open because gymnasium declares numpy's float64 for its MuJoCo envs.
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
+        """
+        One step of the base env, paid by the agents.
+
+        :param action: (action_dim,) float32 torques within the action space
+        :return: observation, mean reward over the agents, terminated, truncated, info of the base env and ``reward_vector``
+        """
+        observation, _, terminated, truncated, info = super().step(action)
+        rewards = velocity_rewards(info["x_velocity"], self.targets, self.max_velocity)
+        info[REWARD_VECTOR] = rewards.astype(np.float32)
+        # Some versions of the base envs answer with numpy's bool, which is not the bool that the contract of step() names.
+        return observation, scalar_reward(rewards), bool(terminated), truncated, info
+
+
+class HalfCheetahVelocityEnv(VelocityTargets, HalfCheetahEnv):
+    """
+    HalfCheetah with wanted speeds in [0, 4) m/s; 17 observations, 6 torques. Never terminates.
+
+    Arguments: see :class:`VelocityTargets`.
+    """
+
+    default_max_velocity = 4.0
+
+
+class AntVelocityEnv(VelocityTargets, AntEnv):
+    """
+    Ant with wanted speeds in [0, 3) m/s; 27 observations (no contact forces), 8 torques.
+
+    Terminates when the torso leaves heights of 0.4 to 1.0 m (gymnasium: 0.2 to 1.0). Arguments: see :class:`VelocityTargets`.
+    """
+
+    default_max_velocity = 3.0
+    base_defaults = MappingProxyType({"healthy_z_range": (0.4, 1.0), "include_cfrc_ext_in_observation": False})
+
+
+class HopperVelocityEnv(VelocityTargets, HopperEnv):
+    """
+    Hopper with wanted speeds in [0, 2.5) m/s; 11 observations, 3 torques. Terminates when it falls.
+
+    Arguments: see :class:`VelocityTargets`.
+    """
+
+    default_max_velocity = 2.5
+
+
+class Walker2dVelocityEnv(VelocityTargets, Walker2dEnv):
+    """
+    Walker2d with wanted speeds in [0, 2.5) m/s; 17 observations, 6 torques. Terminates when it falls.
+
+    Arguments: see :class:`VelocityTargets`.
+    """
+
+    default_max_velocity = 2.5
+
+
+def _explicit_targets(targets: Sequence[float] | np.ndarray) -> np.ndarray:
+    """
+    A copy of the wanted speeds that the user gave.
+
+    :param targets: (n_agents,) numbers
+    :return: (n_agents,) float64
+    :raises ValueError: if these are not finite numbers in one dimension
+    """
+    try:
+        speeds = np.array(targets, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"targets={targets!r} are no numbers; give one speed in m/s per agent") from None
+    if speeds.ndim != 1 or not speeds.size:
+        raise ValueError(f"targets have shape {speeds.shape}; give one speed per agent, shape (n_agents,)")
+    if not np.isfinite(speeds).all():
+        raise ValueError(f"targets={targets!r} hold a speed that is not finite; give finite speeds in m/s")
+    return speeds

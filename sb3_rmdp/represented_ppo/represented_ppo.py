@@ -1,0 +1,290 @@
+"""Proximal policy optimisation of k representatives."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+
+from sb3_rmdp.common.assignment import Assignment
+from sb3_rmdp.common.assignment.end_to_end import clipped_objective
+from sb3_rmdp.common.buffers import RepresentedRolloutSamples
+from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
+from sb3_rmdp.represented_ppo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+
+SelfRepresentedPPO = TypeVar("SelfRepresentedPPO", bound="RepresentedPPO")
+
+
+class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
+    """
+    PPO for represented MDPs: k policies for n agents, and who is served by whom.
+
+    Paper: Ivanov and Ben-Porat, "Personalized Reinforcement Learning with a Budget of Policies", AAAI 2024. All arguments
+    of SB3's PPO keep their meaning, but counts are per representative: ``n_steps`` counts transitions per environment, of
+    which there are k by default, one per representative; ``batch_size`` counts transitions of every representative in a
+    minibatch. With k = n_agents = 1 (and ``normalize_observations=False``) this is PPO.
+
+    The losses of representatives are added up. The actors' and the critic's gradient are clipped apart, each to
+    ``max_grad_norm * sqrt(k)``, which is what k separate gradients of that length would add up to.
+
+    :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a class
+    :param env: a gymnasium id or an environment that can be made again, of which k copies are made; any other environment,
+        in which representatives take turns; or a vec env, used as it is
+    :param learning_rate: as in PPO
+    :param n_steps: transitions per environment and rollout
+    :param batch_size: transitions per representative and minibatch
+    :param n_epochs: as in PPO, like all arguments up to ``_init_setup_model``
+    :param gamma:
+    :param gae_lambda:
+    :param clip_range:
+    :param clip_range_vf:
+    :param normalize_advantage: per representative and minibatch
+    :param ent_coef:
+    :param vf_coef: weight of the critic's loss, the mean over agents of their squared errors (eq. 8)
+    :param max_grad_norm:
+    :param use_sde:
+    :param sde_sample_freq:
+    :param rollout_buffer_class:
+    :param rollout_buffer_kwargs:
+    :param target_kl: bound on the largest divergence among the representatives
+    :param stats_window_size:
+    :param tensorboard_log:
+    :param policy_kwargs:
+    :param verbose:
+    :param seed:
+    :param device:
+    :param _init_setup_model:
+    :param k: number of representatives, 1 <= k <= n_agents
+    :param assignment: "em", "end_to_end", "fixed", "random", "clustering", or a subclass of ``Assignment``
+    :param assignment_kwargs: arguments of the assignment
+    :param normalize_observations: normalise observations by running moments, inside the policy (appendix B)
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        k: int | None = None,
+        assignment: str | type[Assignment] = "em",
+        assignment_kwargs: dict[str, Any] | None = None,
+        normalize_observations: bool = True,
+    ):
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            normalize_advantage=normalize_advantage,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            target_kl=target_kl,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+            k=k,
+            assignment=assignment,
+            assignment_kwargs=assignment_kwargs,
+            normalize_observations=normalize_observations,
+        )
+
+    def learn(
+        self: SelfRepresentedPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "RepresentedPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfRepresentedPPO:
+        """
+        See SB3.
+
+        :param total_timesteps: transitions of all representatives together
+        :param callback: called at every step
+        :param log_interval: rollouts between two lines of the log
+        :param tb_log_name: name of the run in TensorBoard
+        :param reset_num_timesteps: False to continue
+        :param progress_bar: show one
+        :return: the model
+        """
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def train(self) -> None:
+        """
+        Update policies, critic and, if it learns by gradient, the assignment, on the collected rollout.
+
+        SB3's ``PPO.train`` with these differences: a minibatch holds k blocks, losses are means over a block and summed
+        over blocks; the critic's loss is a mean over agents; actors and critic are clipped apart; ``target_kl`` looks at
+        the worst representative; nothing is read back from the device within the loop but what ``target_kl`` needs.
+        """
+        assert self.k is not None
+        self.policy.set_training_mode(True)
+        optimizers = [self.policy.optimizer]
+        self._update_learning_rate(self.policy.optimizer)
+        if self.assignment.optimizer is not None:
+            optimizers.append(self.assignment.optimizer)
+        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        explained_variance = self.rollout_buffer.compute_marginal_advantages(self.assignment.probabilities)
+        with_values = self.clip_range_vf is not None or self.assignment.needs_agent_advantages
+        critic_parameters = self.policy.critic_parameters()
+        critic_ids = set(map(id, critic_parameters))
+        actor_parameters = [parameter for parameter in self.policy.parameters() if id(parameter) not in critic_ids]
+        max_grad_norm = self.max_grad_norm * self.k**0.5
+
+        logs: list[th.Tensor] = []
+        approx_kl = th.zeros(self.k)
+        continue_training = True
+        for epoch in range(self.n_epochs):
+            for batch in self.rollout_buffer.get(self.batch_size, with_values):
+                loss, approx_kl, log = self._minibatch_loss(batch, clip_range)
+                logs.append(log)
+                if self.target_kl is not None and approx_kl.max().item() > 1.5 * self.target_kl:
+                    continue_training = False
+                    if self.verbose >= 1:
+                        worst = int(approx_kl.argmax())
+                        print(f"Early stopping at step {epoch}: representative {worst} moved by {approx_kl.max():.3f} > max kl")
+                    break
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+                loss.backward()
+                th.nn.utils.clip_grad_norm_(actor_parameters, max_grad_norm)
+                th.nn.utils.clip_grad_norm_(critic_parameters, max_grad_norm)
+                for optimizer in optimizers:
+                    optimizer.step()
+            self._n_updates += 1
+            if not continue_training:
+                break
+        if self.policy.normalizer is not None:
+            # Only now: the ratios of an update need the moments under which its actions were taken
+            self.policy.normalizer.update(self.rollout_buffer.observations)
+
+        names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
+        for name, value in zip(names, th.stack(logs).mean(dim=0).tolist(), strict=True):
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/explained_variance", explained_variance)
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+        if self.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
+
+    def _minibatch_loss(self, batch: RepresentedRolloutSamples, clip_range: float) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param batch: a minibatch
+        :param clip_range: PPO's epsilon
+        :return: the loss, approximate divergence of each representative (k,), and what there is to log, in the order of
+            :meth:`train`
+        """
+        actions = batch.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else batch.actions
+        values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
+        log_ratio = (log_prob - batch.old_log_prob).view(self.k, -1)
+        ratio = log_ratio.exp()
+        weights = batch.weights
+        advantages = batch.advantages.view(self.k, -1)
+        if self.normalize_advantage:
+            advantages = normalize(advantages, weights)
+        policy_loss = -block_means(clipped_objective(ratio, advantages, clip_range), weights).sum()
+
+        if self.clip_range_vf is not None:
+            assert batch.old_values is not None
+            clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+            values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
+        squared_errors = (batch.returns - values).square().mean(dim=1).view(self.k, -1)
+        value_loss = block_means(squared_errors, weights).sum()
+        # Without an analytical form the entropy is estimated by the sampled log probabilities
+        entropies = -log_prob if entropy is None else entropy
+        entropy_loss = -block_means(entropies.view(self.k, -1), weights).sum()
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        if self.assignment.needs_agent_advantages:
+            assert batch.old_values is not None
+            agent_advantages = (batch.returns - batch.old_values).view(self.k, -1, batch.returns.shape[1])
+            assignment_loss = self.assignment.loss(ratio.detach(), agent_advantages, clip_range, weights)
+            loss = loss if assignment_loss is None else loss + assignment_loss
+        with th.no_grad():
+            approx_kl = block_means(log_ratio.exp() - 1.0 - log_ratio, weights)
+            clip_fraction = block_means(((ratio - 1.0).abs() > clip_range).float(), weights).mean()
+            mean_losses = [x / self.k for x in (policy_loss, value_loss, entropy_loss)]
+            log = th.stack([*mean_losses, approx_kl.max(), clip_fraction, loss / self.k])
+        return loss, approx_kl, log
+
+
+def block_means(x: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
+    """
+    :param x: (k, batch)
+    :param weights: 1 for a transition, 0 for padding, (k, batch); ``None`` if nothing is padded
+    :return: mean of each block (k,); 0 for a block of nothing but padding
+    """
+    if weights is None:
+        return x.mean(dim=1)
+    return (x * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+
+
+def normalize(advantages: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
+    """
+    Zero mean and unit standard deviation per representative. SB3's small epsilon is safe here: a representative without
+    agents has advantages that are exactly 0, and stay so.
+
+    :param advantages: (k, batch)
+    :param weights: 1 for a transition, 0 for padding, (k, batch); ``None`` if nothing is padded
+    :return: (k, batch); blocks of a single transition are left as they are
+    """
+    if weights is None:
+        if advantages.shape[1] == 1:
+            return advantages
+        return (advantages - advantages.mean(dim=1, keepdim=True)) / (advantages.std(dim=1, keepdim=True) + 1e-8)
+    counts = weights.sum(dim=1, keepdim=True)
+    centred = advantages - block_means(advantages, weights)[:, None]
+    std = ((centred**2 * weights).sum(dim=1, keepdim=True) / (counts - 1.0).clamp(min=1.0)).sqrt()
+    return th.where(counts > 1.0, centred / (std + 1e-8), advantages)

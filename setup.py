@@ -1,0 +1,53 @@
+"""Package metadata of sb3_rmdp."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+EXTRAS = {
+    # RL Zoo's scripts; it needs requests without saying so
+    "zoo": ["rl_zoo3>=2.9,<3", "requests"],
+    # Pictures, TensorBoard logs, videos
+    "plots": ["matplotlib", "tensorboard>=2.9.1", "pillow"],
+    # Faster MuJoCo collection; the last line with wheels for Python 3.11
+    "envpool": ["envpool>=1.2,<1.3"],
+    # Multi-objective environments
+    "mo": ["mo-gymnasium>=1.3"],
+    "dev": ["pytest", "pytest-xdist", "mypy<3", "ruff", "black", "psutil"],
+}
+
+setup(
+    name="sb3_rmdp",
+    version=(ROOT / "sb3_rmdp" / "version.txt").read_text(encoding="utf-8").strip(),
+    description="Represented MDPs for Stable-Baselines3: many users served by few policies",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    keywords="reinforcement-learning personalization stable-baselines3 gymnasium represented-mdp",
+    packages=find_packages(include=["sb3_rmdp", "sb3_rmdp.*"]),
+    package_data={"sb3_rmdp": ["py.typed", "version.txt"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "stable-baselines3>=2.9,<3",
+        "sb3-contrib>=2.9,<3",
+        "gymnasium[mujoco]>=1.1,<2",
+        "numpy",
+        "torch>=2.8,<3",
+        "scipy>=1.9",
+        "scikit-learn",
+        # learn(progress_bar=True)
+        "tqdm",
+        "rich",
+    ],
+    extras_require=EXTRAS,
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
