@@ -27,11 +27,13 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 MAX_TILES = 30
 BASE_REWARD = 100  # an agent whose tile was visited gets 100 - T
-EPSK = -1e-4
 TOLERANCE = 1e-6  # on reduced costs; the linear solver works to 1e-7
 SLACK = 1e-3  # on totals, which are integers: above the sum of all tolerances, far below 1
 BEAM = 300  # partial walks kept per step while a quick look for improving walks is enough
 WALKS_PER_LENGTH = 20  # improving walks added per length and round
+# The relaxation has many dual solutions. Taking this off k picks the one that prices representatives highest and agents
+# lowest, which leaves fewer walks to list (tens of times fewer for k = 1). Any dual solution bounds the total.
+TILT = 1e-4
 
 Walk = tuple[int, ...]  # tiles (row * cols + col) in the order of the visit, home first and last
 Pool = dict[tuple[int, frozenset[int]], Walk]  # (steps, visited tiles) -> one such walk
@@ -75,6 +77,10 @@ class _Prices:
     agents: NDArray[np.float64]
     representative: float
 
+    def prizes(self, length: int) -> NDArray[np.float64]:
+        """What each agent (n,) is worth to a walk of ``length`` steps, over its price."""
+        return BASE_REWARD - length - self.agents
+
 
 def resource_gathering_optimum(
     k: int, shape: tuple[int, int] = (5, 5), home: tuple[int, int] = (4, 2), max_episode_steps: int = 40
@@ -116,7 +122,7 @@ def _solve(k: int, shape: tuple[int, int], home: tuple[int, int], max_episode_st
     if home[0] in (0, shape[0] - 1) or home[1] in (0, shape[1] - 1):
         _add(pool, np.array([[grid.home, grid.home]]))  # the bump
     if lengths:
-        _add(pool, _closed_walks(grid, 2, np.ones(grid.n_tiles), 0.0)[0])
+        _add(pool, np.array([[grid.home, tile, grid.home] for tile in grid.neighbours[grid.home] if tile >= 0]))
     walks = _optimal_walks(grid, k, lengths, pool) if pool else []
     return _assign(sorted(walks, key=len), grid.n_tiles, shape[1])
 
@@ -135,20 +141,19 @@ def _make_grid(shape: tuple[int, int], home: tuple[int, int]) -> _Grid:
 def _optimal_walks(grid: _Grid, k: int, lengths: range, pool: Pool) -> list[Walk]:
     """Solve the three steps of the module's docstring; ``pool`` holds walks to start from."""
     prices = _relax(grid, k, lengths, pool)
-    bumps = [walk for walk in pool.values() if len(walk) == 2]
-    best, best_total = bumps[:1], 0
-    # Once all totals above `goal` are ruled out, a choice that reaches it is optimal.
+    bumps = {key: walk for key, walk in pool.items() if len(walk) == 2}
+    best: list[Walk] = []
+    best_total = 0
+    # Totals above `goal` are ruled out: a choice that reaches it is optimal.
     for goal in range(int(prices.bound + SLACK), 0, -1):
         if best_total >= goal:
             break
         gap = prices.bound - goal + SLACK
-        use_bumps = bumps and BASE_REWARD - 1 - prices.agents[grid.home] - prices.representative >= -gap
-        if goal % 2 == 1 and not use_bumps:
-            continue  # every reward is even: what reaches `goal` reaches goal + 1
-        candidates = {key: walk for key, walk in pool.items() if len(walk) == 2 and use_bumps}
+        candidates = dict(bumps) if prices.prizes(1)[grid.home] - prices.representative >= -gap else {}
+        if goal % 2 == 1 and not candidates:
+            continue  # without the bump all rewards are even: what reaches `goal` reaches goal + 1
         for length in lengths:
-            prizes = BASE_REWARD - length - prices.agents
-            _add(candidates, _closed_walks(grid, length, prizes, prices.representative - gap, ignored=prizes < -gap)[0])
+            _add(candidates, _closed_walks(grid, length, prices, gap)[0])
         chosen, total = _choose(list(candidates.values()), grid.n_tiles, k)
         if total > best_total:
             best, best_total = chosen, total
@@ -162,10 +167,7 @@ def _relax(grid: _Grid, k: int, lengths: range, pool: Pool) -> _Prices:
         before = len(pool)
         for beam in (BEAM, None):  # only the last round has to prove that nothing improves
             for length in lengths:
-                prizes = BASE_REWARD - length - prices.agents
-                walks, totals = _closed_walks(
-                    grid, length, prizes, prices.representative + TOLERANCE, ignored=prizes <= TOLERANCE, beam=beam
-                )
+                walks, totals = _closed_walks(grid, length, prices, -TOLERANCE, beam)
                 _add(pool, walks[np.argsort(-totals, kind="stable")[:WALKS_PER_LENGTH]])
             if len(pool) > before:
                 break
@@ -174,34 +176,26 @@ def _relax(grid: _Grid, k: int, lengths: range, pool: Pool) -> _Prices:
 
 
 def _closed_walks(
-    grid: _Grid,
-    length: int,
-    prizes: NDArray[np.float64],
-    floor: float,
-    ignored: NDArray[np.bool_] | None = None,
-    beam: int | None = None,
+    grid: _Grid, length: int, prices: _Prices, gap: float, beam: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """
-    Closed walks from home of exactly ``length`` steps that collect more than ``floor``, one per set of visited tiles.
+    Closed walks from home of exactly ``length`` steps with a reduced cost above ``-gap``.
 
-    Breadth-first over (position, visited tiles), cut off where the prizes still within reach cannot lift the total above
-    ``floor``.
+    Two walks that differ only in tiles with a prize below ``-gap`` count as one. Breadth-first over (position, visited
+    tiles), cut off where the prizes still within reach cannot lift the total to what is asked for.
 
     :param grid: the grid
     :param length: number of steps, even, at least 2
-    :param prizes: prize of each tile, (n,), collected once; negative ones count as 0
-    :param floor: total that has to be exceeded
-    :param ignored: tiles whose visit makes no difference between two walks, (n,), none of them with a positive prize
-        above the tolerance
+    :param prices: dual prices
+    :param gap: how far below 0 the reduced cost may be
     :param beam: keep only so many partial walks per step, which makes the search quick and incomplete
-    :return: walks (m, length + 1) and the total of each (m,)
+    :return: walks (m, length + 1) and the prizes that each collects (m,)
     """
-    prizes = np.where(prizes > 0, prizes, 0.0) if ignored is None else np.where((prizes > 0) & ~ignored, prizes, 0.0)
-    bits = np.left_shift(1, np.arange(grid.n_tiles))
-    if ignored is not None:
-        bits[ignored] = 0
-    position, visited = np.array([grid.home]), bits[[grid.home]]
-    total = prizes[[grid.home]]
+    prizes = prices.prizes(length)
+    bits = np.where(prizes >= -gap, np.left_shift(1, np.arange(grid.n_tiles)), 0)
+    prizes = np.where(bits > 0, np.maximum(prizes, 0.0), 0.0)
+    floor = prices.representative - gap
+    position, visited, total = np.array([grid.home]), bits[[grid.home]], prizes[[grid.home]]
     trace = []  # per step: (position, index of the predecessor)
     for left in range(length - 1, -1, -1):  # steps left after this one
         parent, slot = np.nonzero(grid.neighbours[position] >= 0)
@@ -293,15 +287,15 @@ def _programme(walks: list[Walk], n_tiles: int, k: int) -> tuple[NDArray[np.floa
 def _price(walks: list[Walk], n_tiles: int, k: int) -> _Prices:
     """Linear relaxation over ``walks``."""
     gains, matrix, limits = _programme(walks, n_tiles, k)
-    limits[-1] -= EPSK
+    limits[-1] -= TILT
     upper = np.r_[np.full(len(walks), np.inf), np.ones(len(gains) - len(walks))]
     result = linprog(-gains, A_ub=matrix, b_ub=limits, bounds=np.c_[np.zeros(len(gains)), upper], method="highs")
     if not result.success:
         raise RuntimeError(f"the linear relaxation was not solved: {result.message}")
     # The price of an agent is what the bounds s[i, l] <= 1 earn together; those on y are infinite.
     agents = -result.upper.marginals[len(walks) :].reshape(n_tiles, -1).sum(axis=1)
-    representative = -result.ineqlin.marginals[-1]
-    return _Prices(agents.sum() + k * representative, agents, representative)
+    representative = -float(result.ineqlin.marginals[-1])
+    return _Prices(float(agents.sum()) + k * representative, agents, representative)
 
 
 def _choose(walks: list[Walk], n_tiles: int, k: int) -> tuple[list[Walk], int]:

@@ -1,0 +1,195 @@
+"""How well off the agents of a model are: utilities, welfare and their errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
+
+from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
+from sb3_rmdp.common.population import (
+    Population,
+    check_no_reward_normalization,
+    check_same_population,
+    population_of,
+    reward_vectors,
+)
+
+
+@dataclass(frozen=True)
+class WelfareEvaluation:
+    """
+    Result of :func:`evaluate_welfare`. Returns are undiscounted; welfare is a mean over agents (eq. 2 divided by n).
+
+    :param utilities: mean return of agent i under representative j, (n_agents, k)
+    :param utilities_standard_error: standard errors of these means, (n_agents, k); nan for a single episode
+    :param assignment: the representative that the model gives to each agent, (n_agents,)
+    :param greedy: the representative under which each agent was best off here, (n_agents,)
+    :param social_welfare: mean over agents of their utility under ``assignment``
+    :param standard_error: standard error of ``social_welfare`` over episodes; nan for a single episode
+    :param greedy_social_welfare: the same under ``greedy``; it picks the best of noisy means, which flatters it a little
+    :param n_eval_episodes: episodes per representative
+    :param optimum: best possible welfare with k representatives, or an upper bound, if the environment knows one
+    """
+
+    utilities: np.ndarray
+    utilities_standard_error: np.ndarray
+    assignment: np.ndarray
+    greedy: np.ndarray
+    social_welfare: float
+    standard_error: float
+    greedy_social_welfare: float
+    n_eval_episodes: int
+    optimum: float | None = None
+
+    @property
+    def share_of_optimum(self) -> float | None:
+        """``social_welfare`` as a share of ``optimum``, from 0 to 1; ``None`` without one."""
+        return None if self.optimum is None else self.social_welfare / self.optimum
+
+    @property
+    def agent_utilities(self) -> np.ndarray:
+        """Utility of each agent under its own representative, (n_agents,)."""
+        return self.utilities[np.arange(len(self.assignment)), self.assignment]
+
+    def __str__(self) -> str:
+        text = f"social welfare {self.social_welfare:.2f} +- {self.standard_error:.2f}"
+        if self.optimum is not None:
+            text += f", {100 * self.social_welfare / self.optimum:.1f} % of {self.optimum:.2f}"
+        return text
+
+
+def evaluate_welfare(
+    model: RepresentedOnPolicyAlgorithm, env: GymEnv, n_eval_episodes: int = 10, deterministic: bool = True
+) -> WelfareEvaluation:
+    """
+    Let every representative act for a number of episodes and score all agents in each of them.
+
+    Which episodes count is settled before they begin, so that short ones are not favoured. Statistics of a VecNormalize
+    are not updated.
+
+    :param model: the model
+    :param env: an environment, or a vec env of any size, with the agents of the model
+    :param n_eval_episodes: episodes per representative, at least 1
+    :param deterministic: take the modes of the policies instead of samples, as ``evaluate_policy`` does by default
+    :return: utilities, welfare, and their errors
+    :raises ValueError: if the environment has other agents, or the model knows observations under another VecNormalize
+    """
+    if n_eval_episodes < 1:
+        raise ValueError(f"n_eval_episodes={n_eval_episodes}: every representative needs at least 1 episode")
+    vec_env = env if isinstance(env, VecEnv) else _vectorized(env)
+    check_no_reward_normalization(vec_env)
+    check_same_population(Population(model.policy.n_agents, model.population_id), population_of(vec_env))
+    model.check_vec_normalize(vec_env)
+
+    normalizer = unwrap_vec_normalize(vec_env)
+    training = None if normalizer is None else normalizer.training
+    if normalizer is not None:
+        normalizer.training = False
+    try:
+        moments = _run_episodes(model, vec_env, n_eval_episodes, deterministic)
+    finally:
+        if normalizer is not None and training is not None:
+            normalizer.training = training
+
+    assignment = model.assignment.representatives
+    utilities, variances = moments.mean.T.copy(), moments.variance.T
+    greedy = np.where(_take(utilities, assignment) == utilities.max(axis=1), assignment, utilities.argmax(axis=1))
+    return WelfareEvaluation(
+        utilities=utilities,
+        utilities_standard_error=np.sqrt(variances / n_eval_episodes),
+        assignment=assignment,
+        greedy=greedy,
+        social_welfare=float(_take(utilities, assignment).mean()),
+        # Episodes of different representatives are independent; agents of one share its episodes
+        standard_error=float(np.sqrt(moments.group_variance.sum() / n_eval_episodes)),
+        greedy_social_welfare=float(utilities.max(axis=1).mean()),
+        n_eval_episodes=n_eval_episodes,
+        optimum=welfare_optimum(vec_env, model.policy.k),
+    )
+
+
+def welfare_optimum(env: VecEnv, k: int) -> float | None:
+    """
+    :param env: a vec env
+    :param k: number of representatives
+    :return: best possible welfare, or an upper bound, where the environment has a method ``welfare_bound(k)``; else ``None``
+    """
+    return float(env.env_method("welfare_bound", k, indices=0)[0]) if env.has_attr("welfare_bound") else None
+
+
+def _vectorized(env: gym.Env) -> VecEnv:
+    return DummyVecEnv([lambda: Monitor(env)])
+
+
+def _take(utilities: np.ndarray, assignment: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(utilities, assignment[:, None], axis=1)[:, 0]
+
+
+class _Moments:
+    """
+    Running mean and variance of returns (k, n_agents), and of what each representative's group adds to welfare (k,).
+
+    :param assignment: representative of each agent, (n_agents,)
+    :param k: number of representatives
+    """
+
+    def __init__(self, assignment: np.ndarray, k: int):
+        self._groups = [assignment == j for j in range(k)]
+        self._counts = np.zeros(k, dtype=np.int64)
+        self.mean = np.zeros((k, len(assignment)))
+        self._squares = np.zeros((k, len(assignment)))
+        self._group_mean = np.zeros(k)
+        self._group_squares = np.zeros(k)
+
+    def add(self, representative: int, returns: np.ndarray) -> None:
+        """One more episode (Welford's algorithm: stable where the variance is small against the mean)."""
+        j = representative
+        self._counts[j] += 1
+        delta = returns - self.mean[j]
+        self.mean[j] += delta / self._counts[j]
+        self._squares[j] += delta * (returns - self.mean[j])
+        group_return = returns[self._groups[j]].sum() / len(returns)
+        group_delta = group_return - self._group_mean[j]
+        self._group_mean[j] += group_delta / self._counts[j]
+        self._group_squares[j] += group_delta * (group_return - self._group_mean[j])
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Unbiased variance of returns (k, n_agents); nan after one episode."""
+        return self._unbiased(self._squares, self._counts[:, None])
+
+    @property
+    def group_variance(self) -> np.ndarray:
+        """Unbiased variance of the groups' shares of welfare (k,); nan after one episode."""
+        return self._unbiased(self._group_squares, self._counts)
+
+    @staticmethod
+    def _unbiased(squares: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return np.divide(squares, counts - 1, out=np.full_like(squares, np.nan), where=counts > 1)
+
+
+def _run_episodes(model: RepresentedOnPolicyAlgorithm, env: VecEnv, n_eval_episodes: int, deterministic: bool) -> _Moments:
+    k, n_agents, n_envs = model.policy.k, model.policy.n_agents, env.num_envs
+    moments = _Moments(model.assignment.representatives, k)
+    n_episodes = n_eval_episodes * k
+    # Episode number m belongs to representative m mod k; an env that is through with one takes the next number
+    episodes = np.arange(n_envs)
+    started = n_envs
+    running = np.zeros((n_envs, n_agents))
+    obs = env.reset()
+    while (episodes < n_episodes).any():
+        actions, _ = model.predict(obs, deterministic=deterministic, representative=episodes % k)  # type: ignore[arg-type]
+        obs, _, dones, infos = env.step(actions)
+        running += reward_vectors(infos, n_agents)
+        for idx in np.flatnonzero(dones):
+            if episodes[idx] < n_episodes:
+                moments.add(int(episodes[idx] % k), running[idx])
+            running[idx] = 0.0
+            episodes[idx] = started
+            started += 1
+    return moments
