@@ -33,13 +33,26 @@ class RepresentedRolloutSamples(NamedTuple):
     weights: th.Tensor | None
 
 
+class RolloutChunk(NamedTuple):
+    """
+    Consecutive transitions: observations, actions and representatives (m,) to read, and views of the buffer's ``values``
+    (m, n_agents) and ``log_probs`` (m,) to write the networks' outputs to.
+    """
+
+    observations: PyTorchObs
+    actions: th.Tensor
+    representatives: th.Tensor
+    values: np.ndarray
+    log_probs: np.ndarray
+
+
 class VectorRewardRolloutBuffer(RolloutBuffer):
     """
     Rollouts with one reward per agent.
 
     Arrays are (n_steps, n_envs, ...) and keep that order. The two large ones are ``reward_vectors``, turned into ``returns``
-    in place, and ``values``, both (n_steps, n_envs, n_agents) float32; nothing else of that size is ever made. Values are
-    not known while transitions are added: :meth:`state_chunks` hands out all states for one pass of the critic.
+    in place, and ``values``, both (n_steps, n_envs, n_agents) float32; nothing else of that size is ever made. Values and log
+    probabilities are not known while transitions are added: :meth:`chunks` hands everything out for one pass of the networks.
 
     :param buffer_size: steps per environment
     :param observation_space: space of an observation
@@ -94,7 +107,6 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
         reward_vector: np.ndarray,
         episode_start: np.ndarray,
         representative: np.ndarray,
-        log_prob: th.Tensor,
     ) -> None:
         """
         Add one step of all environments.
@@ -104,29 +116,28 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
         :param reward_vector: rewards of all agents (n_envs, n_agents)
         :param episode_start: True where the observation begins an episode, (n_envs,)
         :param representative: who acted, (n_envs,)
-        :param log_prob: log probabilities of the actions (n_envs,)
         """
         self._store_observations(obs)
         self.actions[self.pos] = action.reshape((self.n_envs, self.action_dim))
         self.reward_vectors[self.pos] = reward_vector
         self.episode_starts[self.pos] = episode_start
         self.representatives[self.pos] = representative
-        self.log_probs[self.pos] = log_prob.cpu().numpy().reshape(self.n_envs)
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
-    def state_chunks(self) -> Iterator[tuple[PyTorchObs, th.Tensor, np.ndarray]]:
-        """
-        All states of the rollout, for the critic.
-
-        :return: iterator over observations (m, ...), representatives (m,), and the slice of ``values`` (m, n_agents) into
-            which the critic's output belongs
-        """
+    def chunks(self) -> Iterator[RolloutChunk]:
+        """The whole rollout in pieces of bounded size, in the order in which it was collected."""
         steps = max(1, CHUNK_ENTRIES // (self.n_envs * max(self.n_agents, 64)))
-        values, representatives = self.values.reshape(-1, self.n_agents), self.representatives.reshape(-1)
         for start in range(0, self.buffer_size, steps):
             rows = np.arange(start * self.n_envs, min(start + steps, self.buffer_size) * self.n_envs)
-            yield self._observations_at(rows), self.to_torch(representatives[rows]), values[rows[0] : rows[-1] + 1]
+            piece = slice(rows[0], rows[-1] + 1)
+            yield RolloutChunk(
+                observations=self._observations_at(rows),
+                actions=self.to_torch(self.actions.reshape(-1, self.action_dim)[piece]).float(),
+                representatives=self.to_torch(self.representatives.reshape(-1)[piece]),
+                values=self.values.reshape(-1, self.n_agents)[piece],
+                log_probs=self.log_probs.reshape(-1)[piece],
+            )
 
     def bootstrap(self, steps: list[int], envs: list[int], values: np.ndarray) -> None:
         """

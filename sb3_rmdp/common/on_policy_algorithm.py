@@ -18,6 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_rmdp.common.actor import numpy_actor
 from sb3_rmdp.common.assignment import Assignment, assignment_class, make_assignment
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.files import read_model_data, save_whole
@@ -165,8 +166,9 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         Collect transitions, run the critic over them, turn rewards into returns, and let the assignment reassign.
 
         The loop is that of SB3's ``OnPolicyAlgorithm``, from which it differs in four points: reward vectors are taken
-        from the infos; representatives act in turn; the critic is not run per step but once at the end, also on states in
-        which a time limit struck, under the representative that acted there; returns of episodes go to the assignment.
+        from the infos; representatives act in turn; values and log probabilities are not computed per step but in one pass
+        at the end, values also of states in which a time limit struck, under the representative that acted there; returns
+        of episodes go to the assignment.
 
         :param env: the training environment
         :param callback: called at each step, with the local names of SB3's loop
@@ -180,7 +182,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         n_steps = 0
         rollout_buffer.reset()
         timeouts: list[tuple[int, int, int, Any]] = []  # step, env, representative, terminal observation
-        acting = th.as_tensor(self._acting, device=self.device)
+        act = numpy_actor(self.policy) or self._torch_actor
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
@@ -188,10 +190,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            with th.no_grad():
-                obs_tensor = obs_as_tensor(self._last_obs, self.device)
-                actions_tensor, log_probs = self.policy.act(obs_tensor, acting)
-            actions = actions_tensor.cpu().numpy()
+            actions = act(self._last_obs, self._acting)  # type: ignore[arg-type]
             clipped_actions = actions
             if isinstance(self.action_space, spaces.Box):
                 if self.policy.squash_output:
@@ -206,7 +205,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
             if not callback.on_step():
                 return False
             self._update_info_buffer(infos, dones)
-            rollout_buffer.add(self._last_obs, actions, vectors, self._last_episode_starts, self._acting, log_probs)  # type: ignore[arg-type]
+            rollout_buffer.add(self._last_obs, actions, vectors, self._last_episode_starts, self._acting)  # type: ignore[arg-type]
 
             self._return_tracker.add(vectors)
             if dones.any():
@@ -217,35 +216,46 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
                 finished = self._return_tracker.finish(dones, self._acting)
                 self.assignment.record_episodes(self._acting[dones], finished)
                 self._acting = np.where(dones, next_representatives(self._acting, env.num_envs, self.k), self._acting)
-                acting = th.as_tensor(self._acting, device=self.device)
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
 
         self.assignment.record_rewards(rollout_buffer.representatives, rollout_buffer.reward_vectors)
-        self._evaluate_states(rollout_buffer, timeouts)
-        with th.no_grad():
-            last_values = self.policy.predict_values(obs_as_tensor(new_obs, self.device), acting)
+        self._evaluate(rollout_buffer, timeouts)
+        last_values = self._values(new_obs, self._acting)
         rollout_buffer.compute_returns_and_advantage(last_values, dones)
         self._reassign()
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    def _evaluate_states(self, rollout_buffer: VectorRewardRolloutBuffer, timeouts: list[tuple[int, int, int, Any]]) -> None:
-        """One pass of the critic over the states of a rollout and the states in which time limits struck."""
+    def _torch_actor(self, obs: np.ndarray | dict[str, np.ndarray], representatives: np.ndarray) -> np.ndarray:
         with th.no_grad():
-            for obs, representatives, values in rollout_buffer.state_chunks():
-                values[:] = self.policy.predict_values(obs, representatives).cpu().numpy()
-            if timeouts:
-                steps, envs, acted, terminal_obs = map(list, zip(*timeouts, strict=True))
-                stacked = (
-                    {key: np.stack([obs[key] for obs in terminal_obs]) for key in terminal_obs[0]}
-                    if isinstance(terminal_obs[0], dict)
-                    else np.stack(terminal_obs)
-                )
-                last = self.policy.predict_values(obs_as_tensor(stacked, self.device), th.as_tensor(acted, device=self.device))
-                rollout_buffer.bootstrap(steps, envs, last.cpu().numpy())
+            acting = th.as_tensor(representatives, device=self.device)
+            return self.policy.act(obs_as_tensor(obs, self.device), acting).cpu().numpy()
+
+    def _values(self, obs: np.ndarray | dict[str, np.ndarray], representatives: np.ndarray) -> th.Tensor:
+        """Values (batch, n_agents) of observations under representatives (batch,)."""
+        with th.no_grad():
+            acting = th.as_tensor(representatives, device=self.device)
+            return self.policy.predict_values(obs_as_tensor(obs, self.device), acting)
+
+    def _evaluate(self, rollout_buffer: VectorRewardRolloutBuffer, timeouts: list[tuple[int, int, int, Any]]) -> None:
+        """One pass of the networks over a rollout, and of the critic over the states in which time limits struck."""
+        for chunk in rollout_buffer.chunks():
+            actions = chunk.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else chunk.actions
+            with th.no_grad():
+                values, log_probs, _ = self.policy.evaluate_actions(chunk.observations, actions, chunk.representatives)
+            chunk.values[:] = values.cpu().numpy()
+            chunk.log_probs[:] = log_probs.cpu().numpy()
+        if timeouts:
+            steps, envs, acted, observations = map(list, zip(*timeouts, strict=True))
+            stacked = (
+                {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
+                if isinstance(observations[0], dict)
+                else np.stack(observations)
+            )
+            rollout_buffer.bootstrap(steps, envs, self._values(stacked, np.array(acted)).cpu().numpy())
 
     def _reassign(self) -> None:
         """The assignment's turn (the E-step), and what there is to log about it."""

@@ -1,4 +1,4 @@
-"""Exact optimum of Resource Gathering (section 4 of the r-MDP paper) by column generation over closed walks.
+"""Exact optimum of Resource Gathering (section 4.1 of the r-MDP paper) by column generation over closed walks.
 
 An episode is a closed walk from home to home, so a set of k policies is a set of at most k closed walks, and the best
 assignment gives each agent to the shortest of them that visits its tile. Choosing the walks is a facility location
@@ -18,7 +18,8 @@ problem with one column per walk, far too many to list. It is solved exactly in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from operator import index as as_int
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +100,8 @@ def resource_gathering_optimum(
     :return: an exact optimum
     :raises ValueError: if an argument is outside of its range
     """
-    rows, cols = (int(size) for size in shape)
-    row, col = (int(index) for index in home)
+    rows, cols = (as_int(size) for size in shape)
+    row, col = (as_int(position) for position in home)
     if rows < 1 or cols < 1 or rows * cols > MAX_TILES:
         raise ValueError(f"shape={(rows, cols)} has {rows * cols} tiles: pass positive sizes with at most {MAX_TILES} tiles")
     if not (0 <= row < rows and 0 <= col < cols):
@@ -109,10 +110,10 @@ def resource_gathering_optimum(
         raise ValueError(f"k={k} representatives for {rows * cols} agents: pass a k in [1, {rows * cols}]")
     if max_episode_steps < 1:
         raise ValueError(f"max_episode_steps={max_episode_steps} leaves no step to take: pass at least 1")
-    return _solve(int(k), (rows, cols), (row, col), int(max_episode_steps))
+    return _solve(as_int(k), (rows, cols), (row, col), as_int(max_episode_steps))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _solve(k: int, shape: tuple[int, int], home: tuple[int, int], max_episode_steps: int) -> OptimalTours:
     grid = _make_grid(shape, home)
     # An even length each, the grid being bipartite. Walking around a tree that spans all tiles, home a leaf of it, takes
@@ -141,7 +142,7 @@ def _make_grid(shape: tuple[int, int], home: tuple[int, int]) -> _Grid:
 def _optimal_walks(grid: _Grid, k: int, lengths: range, pool: Pool) -> list[Walk]:
     """Solve the three steps of the module's docstring; ``pool`` holds walks to start from."""
     prices = _relax(grid, k, lengths, pool)
-    bumps = {key: walk for key, walk in pool.items() if len(walk) == 2}
+    bumps: Pool = {key: walk for key, walk in pool.items() if len(walk) == 2}
     best: list[Walk] = []
     best_total = 0
     # Totals above `goal` are ruled out: a choice that reaches it is optimal.

@@ -1,0 +1,10 @@
+"""Settings of all tests."""
+
+import pytest
+import torch as th
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small networks are fastest on one thread, and only there is training reproducible bit for bit."""
+    th.set_num_threads(1)
