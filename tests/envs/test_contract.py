@@ -47,7 +47,7 @@ def test_integer_takes_every_integer_type():
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "1", None])
 def test_integer_refuses(value):
-    with pytest.raises(ValueError, match="k=.* does not do; give an integer of at least 1"):
+    with pytest.raises(ValueError, match=r"k=.* does not do; give an integer of at least 1"):
         integer("k", value, minimum=1)
 
 

@@ -1,0 +1,370 @@
+"""Figures of tours, assignments and learning curves. Needs matplotlib; no display, nothing global is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, sqrt
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+Colour = tuple[float, float, float]
+Tile = tuple[int, int]
+
+# Told apart with any colour vision: the "muted" scheme of Paul Tol (https://personal.sron.nl/~pault/) and a grey.
+QUALITATIVE = ("#332288", "#CC6677", "#44AA99", "#DDCC77", "#882255", "#88CCEE", "#117733", "#AA4499", "#999933", "#777777")
+DARK = "#222222"
+FAINT = "#BBBBBB"
+HOUSE = [(-1.0, -0.9), (1.0, -0.9), (1.0, 0.2), (0.0, 1.1), (-1.0, 0.2)]  # marker of the home tile
+LANE = 0.11  # tours keep so far to the right of the middle of the tiles, in tiles
+LEGEND_ROWS = 17
+DPI = 150
+
+
+def palette(k: int) -> list[Colour]:
+    """
+    Colours of k representatives.
+
+    :param k: number of colours, at least 1
+    :return: qualitative colours up to ten; beyond that, steps of a map that rises in lightness, and so keeps its order
+        with any colour vision
+    """
+    if k <= len(QUALITATIVE):
+        return [to_rgb(colour) for colour in QUALITATIVE[:k]]
+    return [to_rgb(colour) for colour in colormaps["viridis"](np.linspace(0.0, 0.97, k))]
+
+
+def plot_tours(
+    tours: Sequence[Sequence[Tile]],
+    shape: tuple[int, int],
+    home: Tile,
+    title: str | None = None,
+    titles: Sequence[str] | None = None,
+    path: str | Path | None = None,
+) -> Figure:
+    """
+    The ways of the representatives over the map of Resource Gathering, a panel each (figure 1 of the paper).
+
+    Ways keep to the right of the middle of the tiles, so that going and coming back are told apart. Bumps count as steps
+    and leave no mark.
+
+    :param tours: per representative the (row, col) tiles it enters, home first; it has taken one step less than entries
+    :param shape: rows and columns of the grid
+    :param home: row and column of the home tile
+    :param title: title of the figure
+    :param titles: name of each panel, to which its length is added; "Representative j" unless given
+    :param path: file to save to, as PNG unless its suffix says otherwise; missing folders are made
+    :return: the figure
+    :raises ValueError: if there are no tours, if one leaves the grid, jumps or does not start at home, or if the number of
+        titles differs
+    """
+    rows, cols = shape
+    _check_home(home, shape)
+    if not tours:
+        raise ValueError("tours is empty: pass at least one tour")
+    if titles is not None and len(titles) != len(tours):
+        raise ValueError(f"{len(titles)} titles for {len(tours)} tours: pass one title per tour")
+    for index, tour in enumerate(tours):
+        _check_tour(index, tour, shape, home)
+
+    columns = min(len(tours), max(1, ceil(sqrt(len(tours) * rows / cols))))
+    lines = ceil(len(tours) / columns)
+    tile = min(0.55, max(0.3, 14.0 / (columns * cols)))  # inches
+    width, height = columns * (cols * tile + 0.35), lines * (rows * tile + 0.55) + (0.45 if title else 0.0)
+    figure = Figure(figsize=(max(width, 2.6), height), layout="constrained")
+    for index, (tour, colour) in enumerate(zip(tours, palette(len(tours)), strict=True)):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        _draw_grid(axes, shape)
+        for row, col in set(map(tuple, tour)):
+            axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=_tint(colour), edgecolor=FAINT, linewidth=0.8))
+        _draw_way(axes, tour, colour, scale=tile / 0.55)
+        _draw_home(axes, home, size=14 * tile / 0.55)
+        name = titles[index] if titles is not None else f"Representative {index}"
+        steps = f"{len(tour) - 1} step{'s' * (len(tour) != 2)}" + ("" if tuple(tour[-1]) == tuple(home) else ", not home")
+        axes.set_title(f"{name}: {steps}", fontsize=min(10.0, 3.6 * cols * tile))
+    if title:
+        figure.suptitle(title, fontsize=13)
+    return _finish(figure, path)
+
+
+def plot_assignment_map(
+    assignment: ArrayLike,
+    shape: tuple[int, int],
+    home: Tile | None = None,
+    utilities: ArrayLike | None = None,
+    path: str | Path | None = None,
+) -> Figure:
+    """
+    Who is served by whom on a grid with an agent per tile.
+
+    :param assignment: representative of each agent, integers of shape (n,), n = rows * cols, agent = row * cols + col
+    :param shape: rows and columns of the grid
+    :param home: row and column of the home tile, to be marked
+    :param utilities: return of each agent under each representative, shape (n, k): each tile then shows its agent's own,
+        and representatives without agents enter the legend
+    :param path: file to save to, as PNG unless its suffix says otherwise; missing folders are made
+    :return: the figure
+    :raises ValueError: if shapes do not fit together or an index is out of range
+    """
+    rows, cols = shape
+    served_by, k = _check_assignment(assignment, np.shape(utilities)[-1] if np.ndim(utilities) == 2 else None)
+    if len(served_by) != rows * cols:
+        raise ValueError(f"assignment of {len(served_by)} agents on a {rows} x {cols} grid: pass {rows * cols} of them")
+    if home is not None:
+        _check_home(home, shape)
+    if utilities is not None and np.shape(utilities) != (rows * cols, k):
+        raise ValueError(f"utilities has shape {np.shape(utilities)}: pass one row per agent, ({rows * cols}, k)")
+
+    colours = palette(k)
+    figure = Figure(figsize=(max(cols * 0.8, 2.0) + _legend_width(k), max(rows * 0.8, 2.0) + 0.3), layout="constrained")
+    axes = figure.add_subplot()
+    _draw_grid(axes, shape)
+    for agent, representative in enumerate(served_by):
+        row, col = divmod(agent, cols)
+        colour = colours[representative]
+        ink = _ink(colour)
+        axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
+        lift = 0.0 if utilities is None else 0.12
+        axes.text(col, row - lift, str(representative), ha="center", va="center", color=ink, fontsize=15, weight="bold")
+        if utilities is not None:
+            utility = float(np.asarray(utilities)[agent, representative])
+            axes.text(col, row + 0.28, f"{utility:.4g}", ha="center", va="center", color=ink, fontsize=9)
+        if home is not None and (row, col) == tuple(home):
+            _draw_home(axes, (row - 0.3, col - 0.3), size=9, colour=ink)
+    _draw_legend(axes, colours, served_by)
+    return _finish(figure, path)
+
+
+def plot_assignment_histogram(
+    targets: ArrayLike,
+    assignment: ArrayLike,
+    k: int | None = None,
+    bins: int | Sequence[float] = 40,
+    xlabel: str = "target velocity",
+    path: str | Path | None = None,
+) -> Figure:
+    """
+    Agents by target and representative, stacked (figures 4 and 5 of the paper).
+
+    :param targets: target of each agent, e.g. its velocity, shape (n,), finite
+    :param assignment: representative of each agent, integers of shape (n,)
+    :param k: number of representatives; the largest index in ``assignment`` plus one unless given
+    :param bins: number of bars or their rising edges; agents outside of the edges are not drawn
+    :param xlabel: what the targets are
+    :param path: file to save to, as PNG unless its suffix says otherwise; missing folders are made
+    :return: the figure
+    :raises ValueError: if shapes do not fit together, a target is not finite or an index is out of range
+    """
+    served_by, k = _check_assignment(assignment, k)
+    values = np.asarray(targets, dtype=np.float64)
+    if values.shape != served_by.shape:
+        raise ValueError(f"targets has shape {values.shape}: pass one per agent, {served_by.shape} as in assignment")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"targets has {np.count_nonzero(~np.isfinite(values))} entries that are not finite: drop those agents"
+        )
+
+    colours = palette(k)
+    edges = np.histogram_bin_edges(values, bins)
+    figure = Figure(figsize=(6.4 + _legend_width(k), 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    below = np.zeros(len(edges) - 1)
+    for representative, colour in enumerate(colours):
+        counts = np.histogram(values[served_by == representative], edges)[0]
+        shown = counts > 0
+        axes.bar(
+            edges[:-1][shown],
+            counts[shown],
+            np.diff(edges)[shown],
+            below[shown],
+            align="edge",
+            color=colour,
+            edgecolor="white",
+            linewidth=0.5,
+        )
+        below += counts
+    axes.set_xlim(edges[0], edges[-1])
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _label(axes, xlabel, "agents")
+    _draw_legend(axes, colours, served_by)
+    return _finish(figure, path)
+
+
+def plot_welfare_curves(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    optimum: float | None = None,
+    xlabel: str = "timesteps",
+    ylabel: str = "social welfare",
+    path: str | Path | None = None,
+    optimum_label: str = "optimum",
+) -> Figure:
+    """
+    Learning curves: lines, or means over seeds with a band of one standard error.
+
+    :param curves: by name, x of shape (points,) and y of shape (points,) or (seeds, points), all finite
+    :param optimum: value of the dashed line that the curves should reach
+    :param xlabel: what x is
+    :param ylabel: what y is
+    :param path: file to save to, as PNG unless its suffix says otherwise; missing folders are made
+    :param optimum_label: what the dashed line is, e.g. "upper bound"
+    :return: the figure
+    :raises ValueError: if there are no curves, shapes do not fit together or a value is not finite
+    """
+    if not curves:
+        raise ValueError("curves is empty: pass at least one")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for (name, (x, y)), colour in zip(curves.items(), palette(len(curves)), strict=True):
+        points, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+        if (
+            points.ndim != 1
+            or points.size == 0
+            or values.ndim not in (1, 2)
+            or values.shape[-1] != points.size
+            or not values.size
+        ):
+            raise ValueError(
+                f"curve {name!r} has x of shape {points.shape} and y of shape {values.shape}: "
+                "pass (points,) and either (points,) or (seeds, points)"
+            )
+        if not (np.isfinite(points).all() and np.isfinite(values).all()):
+            raise ValueError(f"curve {name!r} has values that are not finite: drop those points")
+        seeds = np.atleast_2d(values)
+        mean = seeds.mean(axis=0)
+        axes.plot(points, mean, color=colour, linewidth=2, label=name, marker="o" if points.size == 1 else None)
+        if len(seeds) > 1:
+            error = seeds.std(axis=0, ddof=1) / sqrt(len(seeds))
+            axes.fill_between(points, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    if optimum is not None:
+        axes.axhline(optimum, color=DARK, linestyle="--", linewidth=1.5, label=f"{optimum_label} ({optimum:.2f})")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 500k, 1M
+    axes.grid(color=FAINT, alpha=0.4, linewidth=0.8)
+    axes.margins(x=0.02)
+    _label(axes, xlabel, ylabel)
+    axes.legend(fontsize=10, framealpha=0.9, ncols=ceil((len(curves) + 1) / LEGEND_ROWS))
+    return _finish(figure, path)
+
+
+def _check_home(home: Tile, shape: tuple[int, int]) -> None:
+    if not (0 <= home[0] < shape[0] and 0 <= home[1] < shape[1]):
+        raise ValueError(f"home={home} is outside of the {shape[0]} x {shape[1]} grid: pass a (row, col) on it")
+
+
+def _check_tour(index: int, tour: Sequence[Tile], shape: tuple[int, int], home: Tile) -> None:
+    if not tour or tuple(tour[0]) != tuple(home):
+        raise ValueError(f"tour {index} does not start at home={home}: pass its tiles with home as the first")
+    for row, col in tour:
+        if not (0 <= row < shape[0] and 0 <= col < shape[1]):
+            raise ValueError(
+                f"tour {index} has the tile {(row, col)} off the {shape[0]} x {shape[1]} grid: pass (row, col) on it"
+            )
+    for here, there in zip(tour, tour[1:], strict=False):
+        if abs(here[0] - there[0]) + abs(here[1] - there[1]) > 1:
+            raise ValueError(f"tour {index} jumps from {tuple(here)} to {tuple(there)}: pass every tile on the way")
+
+
+def _check_assignment(assignment: ArrayLike, k: int | None) -> tuple[NDArray[np.int64], int]:
+    """The assignment as an array (n,), and the number of representatives."""
+    served_by = np.asarray(assignment)
+    if served_by.ndim != 1 or served_by.size == 0 or not np.issubdtype(served_by.dtype, np.integer):
+        raise ValueError(
+            f"assignment has shape {served_by.shape} and type {served_by.dtype}: pass one integer per agent, e.g. the argmax "
+            "over representatives"
+        )
+    if k is None:
+        k = int(served_by.max()) + 1
+    if served_by.min() < 0 or served_by.max() >= k:
+        raise ValueError(f"assignment has indices from {served_by.min()} to {served_by.max()}: pass them in [0, k) for k={k}")
+    return served_by.astype(np.int64), k
+
+
+def _draw_grid(axes: Axes, shape: tuple[int, int]) -> None:
+    """White tiles, row 0 on top."""
+    rows, cols = shape
+    axes.set(xlim=(-0.52, cols - 0.48), ylim=(rows - 0.48, -0.52), aspect="equal", xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for row in range(rows):
+        for col in range(cols):
+            axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor=FAINT, linewidth=0.8))
+
+
+def _draw_home(axes: Axes, home: tuple[float, float], size: float, colour: str = DARK) -> None:
+    axes.plot(home[1], home[0], marker=HOUSE, markersize=size, color=colour, markeredgecolor="white", zorder=5)
+
+
+def _draw_way(axes: Axes, tour: Sequence[Tile], colour: Colour, scale: float) -> None:
+    """A line in the right-hand lane of the tour, with an arrow head on every step."""
+    tiles = [np.array(tile[::-1], dtype=np.float64) for tile in tour]  # (x, y) with y downwards
+    moves = [(start, end - start) for start, end in zip(tiles, tiles[1:], strict=False) if (end != start).any()]
+    if not moves:
+        return
+    line = [moves[0][0]]
+    for (_, before), (corner, after) in zip(moves, moves[1:], strict=False):
+        if (before == -after).all():  # turn round at the far side of the tile
+            line += [corner + LANE * (before + _right(before)), corner + LANE * (before + _right(after))]
+        elif (before == after).all():
+            line.append(corner + LANE * _right(after))
+        else:
+            line.append(corner + LANE * (_right(before) + _right(after)))
+    line.append(moves[-1][0] + moves[-1][1])
+    axes.plot(*np.array(line).T, color=colour, linewidth=2 * scale, solid_joinstyle="round", solid_capstyle="round")
+    for marker, direction in ((">", (1, 0)), ("<", (-1, 0)), ("v", (0, 1)), ("^", (0, -1))):
+        heads = [start + 0.55 * move + LANE * _right(move) for start, move in moves if tuple(move) == direction]
+        if heads:
+            axes.plot(*np.array(heads).T, linestyle="", marker=marker, markersize=6 * scale, color=colour)
+
+
+def _right(move: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The right-hand side of a direction (x, y) with y downwards."""
+    return np.array([-move[1], move[0]])
+
+
+def _tint(colour: Colour) -> Colour:
+    red, green, blue = (1 - 0.25 * (1 - part) for part in colour)
+    return red, green, blue
+
+
+def _ink(colour: Colour) -> str:
+    """Black or white, whichever is easier to read on ``colour`` (luma of ITU-R BT.601)."""
+    return DARK if np.dot(colour, (0.299, 0.587, 0.114)) > 0.5 else "white"
+
+
+def _legend_width(k: int) -> float:
+    return 1.6 * ceil(k / LEGEND_ROWS)  # inches
+
+
+def _draw_legend(axes: Axes, colours: Sequence[Colour], served_by: NDArray[np.int64]) -> None:
+    """Group sizes by representative, to the right of the axes."""
+    sizes = np.bincount(served_by, minlength=len(colours))
+    labels = [f"{index}: {size} agent{'s' * (size != 1)}" for index, size in enumerate(sizes)]
+    axes.legend(
+        [Patch(facecolor=colour) for colour in colours],
+        labels,
+        title="Representative",
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=9,
+        ncols=ceil(len(colours) / LEGEND_ROWS),
+    )
+
+
+def _label(axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.set_xlabel(xlabel, fontsize=11)
+    axes.set_ylabel(ylabel, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _finish(figure: Figure, path: str | Path | None) -> Figure:
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=DPI)
+    return figure
