@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import ceil, sqrt
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def plot_tours(
         _draw_way(axes, tour, colour, scale=tile / 0.55)
         _draw_home(axes, home, size=14 * tile / 0.55)
         name = titles[index] if titles is not None else f"Representative {index}"
-        steps = f"{len(tour) - 1} step{'s' * (len(tour) != 2)}" + ("" if tuple(tour[-1]) == tuple(home) else ", not home")
+        steps = _count(len(tour) - 1, "step") + ("" if tuple(tour[-1]) == tuple(home) else ", not home")
         axes.set_title(f"{name}: {steps}", fontsize=min(10.0, 3.6 * cols * tile))
     if title:
         figure.suptitle(title, fontsize=13)
@@ -114,13 +115,14 @@ def plot_assignment_map(
     :raises ValueError: if shapes do not fit together or an index is out of range
     """
     rows, cols = shape
-    served_by, k = _check_assignment(assignment, np.shape(utilities)[-1] if np.ndim(utilities) == 2 else None)
+    table = None if utilities is None else np.asarray(utilities, dtype=np.float64)
+    served_by, k = _check_assignment(assignment, None if table is None else table.shape[-1] if table.ndim else 0)
     if len(served_by) != rows * cols:
         raise ValueError(f"assignment of {len(served_by)} agents on a {rows} x {cols} grid: pass {rows * cols} of them")
     if home is not None:
         _check_home(home, shape)
-    if utilities is not None and np.shape(utilities) != (rows * cols, k):
-        raise ValueError(f"utilities has shape {np.shape(utilities)}: pass one row per agent, ({rows * cols}, k)")
+    if table is not None and table.shape != (rows * cols, k):
+        raise ValueError(f"utilities has shape {table.shape}: pass one row per agent, ({rows * cols}, k)")
 
     colours = palette(k)
     figure = Figure(figsize=(max(cols * 0.8, 2.0) + _legend_width(k), max(rows * 0.8, 2.0) + 0.3), layout="constrained")
@@ -131,11 +133,10 @@ def plot_assignment_map(
         colour = colours[representative]
         ink = _ink(colour)
         axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
-        lift = 0.0 if utilities is None else 0.12
+        lift = 0.0 if table is None else 0.12
         axes.text(col, row - lift, str(representative), ha="center", va="center", color=ink, fontsize=15, weight="bold")
-        if utilities is not None:
-            utility = float(np.asarray(utilities)[agent, representative])
-            axes.text(col, row + 0.28, f"{utility:.4g}", ha="center", va="center", color=ink, fontsize=9)
+        if table is not None:
+            axes.text(col, row + 0.28, f"{table[agent, representative]:.4g}", ha="center", va="center", color=ink, fontsize=9)
         if home is not None and (row, col) == tuple(home):
             _draw_home(axes, (row - 0.3, col - 0.3), size=9, colour=ink)
     _draw_legend(axes, colours, served_by)
@@ -265,7 +266,7 @@ def _check_tour(index: int, tour: Sequence[Tile], shape: tuple[int, int], home: 
             raise ValueError(
                 f"tour {index} has the tile {(row, col)} off the {shape[0]} x {shape[1]} grid: pass (row, col) on it"
             )
-    for here, there in zip(tour, tour[1:], strict=False):
+    for here, there in pairwise(tour):
         if abs(here[0] - there[0]) + abs(here[1] - there[1]) > 1:
             raise ValueError(f"tour {index} jumps from {tuple(here)} to {tuple(there)}: pass every tile on the way")
 
@@ -303,11 +304,11 @@ def _draw_home(axes: Axes, home: tuple[float, float], size: float, colour: str =
 def _draw_way(axes: Axes, tour: Sequence[Tile], colour: Colour, scale: float) -> None:
     """A line in the right-hand lane of the tour, with an arrow head on every step."""
     tiles = [np.array(tile[::-1], dtype=np.float64) for tile in tour]  # (x, y) with y downwards
-    moves = [(start, end - start) for start, end in zip(tiles, tiles[1:], strict=False) if (end != start).any()]
+    moves = [(start, end - start) for start, end in pairwise(tiles) if (end != start).any()]
     if not moves:
         return
     line = [moves[0][0]]
-    for (_, before), (corner, after) in zip(moves, moves[1:], strict=False):
+    for (_, before), (corner, after) in pairwise(moves):
         if (before == -after).all():  # turn round at the far side of the tile
             line += [corner + LANE * (before + _right(before)), corner + LANE * (before + _right(after))]
         elif (before == after).all():
@@ -337,6 +338,10 @@ def _ink(colour: Colour) -> str:
     return DARK if np.dot(colour, (0.299, 0.587, 0.114)) > 0.5 else "white"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _legend_width(k: int) -> float:
     return 1.6 * ceil(k / LEGEND_ROWS)  # inches
 
@@ -344,7 +349,7 @@ def _legend_width(k: int) -> float:
 def _draw_legend(axes: Axes, colours: Sequence[Colour], served_by: NDArray[np.int64]) -> None:
     """Group sizes by representative, to the right of the axes."""
     sizes = np.bincount(served_by, minlength=len(colours))
-    labels = [f"{index}: {size} agent{'s' * (size != 1)}" for index, size in enumerate(sizes)]
+    labels = [f"{index}: {_count(size, 'agent')}" for index, size in enumerate(sizes)]
     axes.legend(
         [Patch(facecolor=colour) for colour in colours],
         labels,
