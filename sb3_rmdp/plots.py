@@ -39,7 +39,7 @@ def palette(k: int) -> list[Colour]:
     """
     if k <= len(QUALITATIVE):
         return [to_rgb(colour) for colour in QUALITATIVE[:k]]
-    return [to_rgb(colour) for colour in colormaps["viridis"](np.linspace(0.0, 0.97, k))]
+    return [to_rgb(colour) for colour in colormaps["viridis"](np.linspace(0.0, 0.95, k))]
 
 
 def plot_tours(
@@ -70,26 +70,30 @@ def plot_tours(
     _check_home(home, shape)
     if not tours:
         raise ValueError("tours is empty: pass at least one tour")
-    if titles is not None and len(titles) != len(tours):
-        raise ValueError(f"{len(titles)} titles for {len(tours)} tours: pass one title per tour")
+    if len(tours) != len(titles if titles is not None else tours):
+        raise ValueError(f"{len(titles or ())} titles for {len(tours)} tours: pass one title per tour")
     for index, tour in enumerate(tours):
         _check_tour(index, tour, shape, home)
 
-    columns = min(len(tours), max(1, ceil(sqrt(len(tours) * rows / cols))))
+    columns = ceil(sqrt(len(tours)))
     lines = ceil(len(tours) / columns)
-    tile = min(0.55, max(0.3, 14.0 / (columns * cols)))  # inches
-    width, height = columns * (cols * tile + 0.35), lines * (rows * tile + 0.55) + (0.45 if title else 0.0)
-    figure = Figure(figsize=(max(width, 2.6), height), layout="constrained")
+    tile = min(0.55, max(0.3, 14.0 / (columns * cols)))  # all lengths in inches
+    width, height = max(2.0, cols * tile + 0.35), rows * tile + 0.4
+    title_width, title_height = (0.11 * len(title), 0.4) if title else (0.0, 0.0)
+    figure = Figure(figsize=(max(columns * width, title_width), lines * height + title_height), layout="constrained")
+    names = titles if titles is not None else [f"Representative {index}" for index in range(len(tours))]
+    captions = [f"{name}: {_length(tour, home)}" for name, tour in zip(names, tours, strict=True)]
+    size = min(10.0, 72 * width / (0.6 * max(map(len, captions))))  # characters are about 0.6 of it wide
     for index, (tour, colour) in enumerate(zip(tours, palette(len(tours)), strict=True)):
         axes = figure.add_subplot(lines, columns, index + 1)
         _draw_grid(axes, shape)
         for row, col in set(map(tuple, tour)):
-            axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=_tint(colour), edgecolor=FAINT, linewidth=0.8))
-        _draw_way(axes, tour, colour, scale=tile / 0.55)
+            axes.add_patch(
+                Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=_mix(colour, 1.0, 0.75), edgecolor=FAINT, linewidth=0.8)
+            )
+        _draw_way(axes, tour, _mix(colour, 0.0, 0.2), scale=tile / 0.55)
         _draw_home(axes, home, size=14 * tile / 0.55)
-        name = titles[index] if titles is not None else f"Representative {index}"
-        steps = _count(len(tour) - 1, "step") + ("" if tuple(tour[-1]) == tuple(home) else ", not home")
-        axes.set_title(f"{name}: {steps}", fontsize=min(10.0, 3.6 * cols * tile))
+        axes.set_title(captions[index], fontsize=size)
     if title:
         figure.suptitle(title, fontsize=13)
     return _finish(figure, path)
@@ -116,13 +120,13 @@ def plot_assignment_map(
     """
     rows, cols = shape
     table = None if utilities is None else np.asarray(utilities, dtype=np.float64)
-    served_by, k = _check_assignment(assignment, None if table is None else table.shape[-1] if table.ndim else 0)
+    if table is not None and (table.ndim != 2 or len(table) != rows * cols):
+        raise ValueError(f"utilities has shape {table.shape}: pass one row per agent, ({rows * cols}, k)")
+    served_by, k = _check_assignment(assignment, None if table is None else table.shape[1])
     if len(served_by) != rows * cols:
         raise ValueError(f"assignment of {len(served_by)} agents on a {rows} x {cols} grid: pass {rows * cols} of them")
     if home is not None:
         _check_home(home, shape)
-    if table is not None and table.shape != (rows * cols, k):
-        raise ValueError(f"utilities has shape {table.shape}: pass one row per agent, ({rows * cols}, k)")
 
     colours = palette(k)
     figure = Figure(figsize=(max(cols * 0.8, 2.0) + _legend_width(k), max(rows * 0.8, 2.0) + 0.3), layout="constrained")
@@ -180,16 +184,8 @@ def plot_assignment_histogram(
     for representative, colour in enumerate(colours):
         counts = np.histogram(values[served_by == representative], edges)[0]
         shown = counts > 0
-        axes.bar(
-            edges[:-1][shown],
-            counts[shown],
-            np.diff(edges)[shown],
-            below[shown],
-            align="edge",
-            color=colour,
-            edgecolor="white",
-            linewidth=0.5,
-        )
+        bars = edges[:-1][shown], counts[shown], np.diff(edges)[shown], below[shown]
+        axes.bar(*bars, align="edge", color=colour, edgecolor="white", linewidth=0.5)
         below += counts
     axes.set_xlim(edges[0], edges[-1])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -222,7 +218,8 @@ def plot_welfare_curves(
         raise ValueError("curves is empty: pass at least one")
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for (name, (x, y)), colour in zip(curves.items(), palette(len(curves)), strict=True):
+    colours = [_mix(colour, 0.0, 0.1) for colour in palette(len(curves))]  # thin lines need more contrast than areas
+    for (name, (x, y)), colour in zip(curves.items(), colours, strict=True):
         points, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
         if (
             points.ndim != 1
@@ -249,7 +246,9 @@ def plot_welfare_curves(
     axes.grid(color=FAINT, alpha=0.4, linewidth=0.8)
     axes.margins(x=0.02)
     _label(axes, xlabel, ylabel)
-    axes.legend(fontsize=10, framealpha=0.9, ncols=ceil((len(curves) + 1) / LEGEND_ROWS))
+    # On top of the axes, where it hides no curve; about 80 characters fit in a row.
+    columns = max(1, 80 // (6 + max(len(label) for label in axes.get_legend_handles_labels()[1])))
+    figure.legend(loc="outside upper center", fontsize=10, frameon=False, ncols=columns)
     return _finish(figure, path)
 
 
@@ -307,7 +306,7 @@ def _draw_way(axes: Axes, tour: Sequence[Tile], colour: Colour, scale: float) ->
     moves = [(start, end - start) for start, end in pairwise(tiles) if (end != start).any()]
     if not moves:
         return
-    line = [moves[0][0]]
+    line = [moves[0][0] + LANE * _right(moves[0][1])]
     for (_, before), (corner, after) in pairwise(moves):
         if (before == -after).all():  # turn round at the far side of the tile
             line += [corner + LANE * (before + _right(before)), corner + LANE * (before + _right(after))]
@@ -315,7 +314,7 @@ def _draw_way(axes: Axes, tour: Sequence[Tile], colour: Colour, scale: float) ->
             line.append(corner + LANE * _right(after))
         else:
             line.append(corner + LANE * (_right(before) + _right(after)))
-    line.append(moves[-1][0] + moves[-1][1])
+    line.append(moves[-1][0] + moves[-1][1] + LANE * _right(moves[-1][1]))
     axes.plot(*np.array(line).T, color=colour, linewidth=2 * scale, solid_joinstyle="round", solid_capstyle="round")
     for marker, direction in ((">", (1, 0)), ("<", (-1, 0)), ("v", (0, 1)), ("^", (0, -1))):
         heads = [start + 0.55 * move + LANE * _right(move) for start, move in moves if tuple(move) == direction]
@@ -328,8 +327,9 @@ def _right(move: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([-move[1], move[0]])
 
 
-def _tint(colour: Colour) -> Colour:
-    red, green, blue = (1 - 0.25 * (1 - part) for part in colour)
+def _mix(colour: Colour, other: float, share: float) -> Colour:
+    """``colour`` with a share of a grey: 0 is black, 1 is white."""
+    red, green, blue = ((1 - share) * part + share * other for part in colour)
     return red, green, blue
 
 
@@ -342,20 +342,23 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def _length(tour: Sequence[Tile], home: Tile) -> str:
+    return _count(len(tour) - 1, "step") + ("" if tuple(tour[-1]) == tuple(home) else ", not home")
+
+
 def _legend_width(k: int) -> float:
     return 1.6 * ceil(k / LEGEND_ROWS)  # inches
 
 
 def _draw_legend(axes: Axes, colours: Sequence[Colour], served_by: NDArray[np.int64]) -> None:
-    """Group sizes by representative, to the right of the axes."""
+    """Group sizes by representative, on the right."""
     sizes = np.bincount(served_by, minlength=len(colours))
     labels = [f"{index}: {_count(size, 'agent')}" for index, size in enumerate(sizes)]
-    axes.legend(
+    axes.figure.legend(
         [Patch(facecolor=colour) for colour in colours],
         labels,
         title="Representative",
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
+        loc="outside right center",
         frameon=False,
         fontsize=9,
         ncols=ceil(len(colours) / LEGEND_ROWS),

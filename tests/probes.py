@@ -41,7 +41,7 @@ class Probe(gym.Env):
 
 
 class TwoGroups(Probe):
-    """One step, one continuous action: half of six agents want -0.5, half want 0.5. Welfare with k = 2: 1; with k = 1: 0.75."""
+    """One step, one continuous action: of six agents half want -0.5, half 0.5. Welfare with k = 2: 1; with k = 1: 0.75."""
 
     n_agents = 6
     action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)

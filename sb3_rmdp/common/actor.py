@@ -16,7 +16,6 @@ from stable_baselines3.common.distributions import CategoricalDistribution, Diag
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
-from sb3_rmdp.common.normalization import RunningMoments
 from sb3_rmdp.common.policies import RepresentedActorCriticPolicy, RepresentedLinear
 
 #: Samples actions (n_envs, *action shape) for observations and the representatives (n_envs,) that act
@@ -53,11 +52,12 @@ class _NumpyActor:
         assert isinstance(policy.action_net, RepresentedLinear)
         self._steps = [_step(layer) for layer in layers]
         if policy.normalizer is not None:
-            (moments,) = policy.normalizer.moments.values()
-            assert isinstance(moments, RunningMoments)
-            mean, scale = moments.mean.float().numpy(), (moments.var + policy.normalizer.epsilon).rsqrt().float().numpy()
+            moments = policy.normalizer.moments()
+            assert moments is not None
+            mean = moments.mean.float().numpy().ravel()
+            scale = moments.scale(policy.normalizer.epsilon).numpy().ravel()
             clip = policy.normalizer.clip
-            self._steps.insert(0, lambda x: np.clip((x - mean.ravel()) * scale.ravel(), -clip, clip))
+            self._steps.insert(0, lambda x: np.clip((x - mean) * scale, -clip, clip))
         self._weight = policy.action_net.weight.detach().numpy()
         self._bias = policy.action_net.bias.detach().numpy()
         self._gaussian = isinstance(policy.action_dist, DiagGaussianDistribution)

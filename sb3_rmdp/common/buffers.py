@@ -242,12 +242,12 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
         return self.to_torch(self.observations.reshape(-1, *self.obs_shape)[rows], copy=False)
 
 
-class VectorRewardDictRolloutBuffer(VectorRewardRolloutBuffer, DictRolloutBuffer):
+class VectorRewardDictRolloutBuffer(VectorRewardRolloutBuffer, DictRolloutBuffer):  # type: ignore[misc]
     """:class:`VectorRewardRolloutBuffer` for ``Dict`` observations."""
 
     observation_space: spaces.Dict
-    obs_shape: dict[str, tuple[int, ...]]  # type: ignore[assignment]
-    observations: dict[str, np.ndarray]  # type: ignore[assignment]
+    obs_shape: dict[str, tuple[int, ...]]
+    observations: dict[str, np.ndarray]
 
     def _allocate_observations(self) -> None:
         self.observations = {
@@ -262,5 +262,6 @@ class VectorRewardDictRolloutBuffer(VectorRewardRolloutBuffer, DictRolloutBuffer
 
     def _observations_at(self, rows: np.ndarray) -> PyTorchObs:
         return {
-            key: self.to_torch(array.reshape(-1, *self.obs_shape[key])[rows], copy=False) for key, array in self.observations.items()
+            key: self.to_torch(array.reshape(-1, *self.obs_shape[key])[rows], copy=False)
+            for key, array in self.observations.items()
         }

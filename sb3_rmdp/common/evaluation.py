@@ -117,9 +117,11 @@ def welfare_optimum(env: VecEnv, k: int) -> float | None:
     """
     :param env: a vec env
     :param k: number of representatives
-    :return: best possible welfare, or an upper bound, where the environment has a method ``welfare_bound(k)``; else ``None``
+    :return: best possible welfare, or an upper bound; ``None`` if the environment has no method ``welfare_bound(k)``, or it
+        does not know
     """
-    return float(env.env_method("welfare_bound", k, indices=0)[0]) if env.has_attr("welfare_bound") else None
+    bound = env.env_method("welfare_bound", k, indices=0)[0] if env.has_attr("welfare_bound") else None
+    return None if bound is None else float(bound)
 
 
 def _vectorized(env: gym.Env) -> VecEnv:

@@ -9,6 +9,9 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+#: Key of an observation that is no ``Dict``
+WHOLE = ""
+
 
 class ObservationNormalizer(nn.Module):
     """
@@ -27,8 +30,21 @@ class ObservationNormalizer(nn.Module):
         super().__init__()
         self.clip = clip
         self.epsilon = epsilon
-        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
-        self.moments = nn.ModuleDict({f"key_{key}": RunningMoments(part.shape or ()) for key, part in parts.items() if _is_continuous(part)})
+        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {WHOLE: observation_space}
+        self._keys = [key for key, part in parts.items() if _is_continuous(part)]
+        # A list, since names of modules must not hold what keys of observations may hold
+        self._moments = nn.ModuleList(RunningMoments(parts[key].shape or ()) for key in self._keys)
+
+    def moments(self, key: str = WHOLE) -> RunningMoments | None:
+        """
+        :param key: of a ``Dict`` observation
+        :return: its moments; ``None`` if it is not normalised
+        """
+        if key not in self._keys:
+            return None
+        moments = self._moments[self._keys.index(key)]
+        assert isinstance(moments, RunningMoments)
+        return moments
 
     def forward(self, obs: PyTorchObs) -> PyTorchObs:
         """
@@ -37,22 +53,22 @@ class ObservationNormalizer(nn.Module):
         """
         if isinstance(obs, dict):
             return {key: self._normalize(key, value) for key, value in obs.items()}
-        return self._normalize("", obs)
+        return self._normalize(WHOLE, obs)
 
     def _normalize(self, key: str, obs: th.Tensor) -> th.Tensor:
-        if f"key_{key}" not in self.moments:
+        moments = self.moments(key)
+        if moments is None:
             return obs
-        moments = self.moments[f"key_{key}"]
-        scale = (moments.var + self.epsilon).rsqrt().float()
-        return ((obs - moments.mean.float()) * scale).clamp(-self.clip, self.clip)
+        return ((obs - moments.mean.float()) * moments.scale(self.epsilon)).clamp(-self.clip, self.clip)
 
     def update(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
         """
         :param obs: raw observations of a rollout, (..., *observation shape), or a dict of them
         """
-        for key, value in obs.items() if isinstance(obs, dict) else [("", obs)]:
-            if f"key_{key}" in self.moments:
-                self.moments[f"key_{key}"].update(value)
+        for key, value in obs.items() if isinstance(obs, dict) else [(WHOLE, obs)]:
+            moments = self.moments(key)
+            if moments is not None:
+                moments.update(value)
 
 
 class RunningMoments(nn.Module):
@@ -71,6 +87,13 @@ class RunningMoments(nn.Module):
         self.register_buffer("mean", th.zeros(shape, dtype=th.float64))
         self.register_buffer("var", th.ones(shape, dtype=th.float64))
         self.register_buffer("count", th.zeros((), dtype=th.float64))
+
+    def scale(self, epsilon: float) -> th.Tensor:
+        """
+        :param epsilon: added to the variance
+        :return: one over the standard deviation, float32, (*shape)
+        """
+        return (self.var + epsilon).rsqrt().float()
 
     def update(self, samples: np.ndarray) -> None:
         """

@@ -55,9 +55,11 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
     :raises ValueError: if k is out of range, the assignment unknown, or the environment no represented MDP
     """
 
-    policy: RepresentedActorCriticPolicy  # type: ignore[assignment]
+    policy: RepresentedActorCriticPolicy
     rollout_buffer: VectorRewardRolloutBuffer
     assignment: Assignment
+    k: int
+    n_agents: int
 
     def __init__(
         self,
@@ -77,19 +79,18 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
             assignment_class(assignment)
             assert k is not None and env is not None
             env = represented_vec_env(env, k, verbose)
-        self.k = k
+        self.k = k or 0
         self.assignment_method = assignment
         self.assignment_kwargs = assignment_kwargs
         self.normalize_observations = normalize_observations
-        self.n_agents: int | None = None
+        self.n_agents = 0  # until an environment, or a saved model, tells
         self.population_id: str | None = None
         self.trained_under_vec_normalize: bool | None = None
-        super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)
+        super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)  # type: ignore[arg-type]
 
     def _setup_model(self) -> None:
         if self.env is not None:
             self._check_env(self.env)
-        assert self.k is not None and self.n_agents is not None
         check_budget(self.k, self.n_agents)
         if self.rollout_buffer_class is None:
             is_dict = isinstance(self.observation_space, spaces.Dict)
@@ -103,15 +104,15 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
             super()._setup_model()
         finally:
             self.policy_kwargs, self.rollout_buffer_kwargs = policy_kwargs, buffer_kwargs
-        self.assignment = make_assignment(
-            self.assignment_method, self.n_agents, self.k, self.seed, self.assignment_kwargs
-        ).to(self.device)
+        self.assignment = make_assignment(self.assignment_method, self.n_agents, self.k, self.seed, self.assignment_kwargs).to(
+            self.device
+        )
 
     def _check_env(self, env: VecEnv) -> None:
         """Take over the environment's population, or compare it with the one that the model was made for."""
         check_no_reward_normalization(env)
         population = population_of(env)
-        if self.n_agents is None:
+        if not self.n_agents:
             self.n_agents, self.population_id = population
         check_same_population(Population(self.n_agents, self.population_id), population)
 
@@ -123,7 +124,6 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         :param force_reset: reset before training goes on
         :raises ValueError: if the environment has other agents or spaces
         """
-        assert self.k is not None
         vec_env = self._wrap_env(represented_vec_env(env, self.k, self.verbose), self.verbose)
         self._check_env(vec_env)
         super().set_env(vec_env, force_reset)
@@ -136,7 +136,8 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        assert self.env is not None and self.k is not None and self.n_agents is not None, "learn() needs an environment"
+        if self.env is None:
+            raise ValueError("there is no environment to learn in: pass one to load(path, env=...) or to set_env(env)")
         self.check_vec_normalize(self.env)
         self.trained_under_vec_normalize = normalizes_observations(self.env)
         if reset_num_timesteps or self._last_obs is None:
@@ -177,7 +178,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         :return: False if the callback ended the training
         """
         assert isinstance(rollout_buffer, VectorRewardRolloutBuffer)
-        assert self._last_obs is not None and self.k is not None and self.n_agents is not None
+        assert self._last_obs is not None
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
@@ -212,7 +213,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
                 for idx in np.flatnonzero(dones):
                     terminal_obs = infos[idx].get("terminal_observation")
                     if terminal_obs is not None and infos[idx].get("TimeLimit.truncated", False):
-                        timeouts.append((n_steps, idx, self._acting[idx], terminal_obs))
+                        timeouts.append((n_steps, int(idx), int(self._acting[idx]), terminal_obs))
                 finished = self._return_tracker.finish(dones, self._acting)
                 self.assignment.record_episodes(self._acting[dones], finished)
                 self._acting = np.where(dones, next_representatives(self._acting, env.num_envs, self.k), self._acting)
@@ -222,7 +223,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
 
         self.assignment.record_rewards(rollout_buffer.representatives, rollout_buffer.reward_vectors)
         self._evaluate(rollout_buffer, timeouts)
-        last_values = self._values(new_obs, self._acting)
+        last_values = self._values(new_obs, self._acting)  # type: ignore[arg-type]
         rollout_buffer.compute_returns_and_advantage(last_values, dones)
         self._reassign()
         callback.update_locals(locals())
@@ -299,7 +300,6 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         :param index: which one, 0 to k - 1
         :return: an object with ``predict``, for ``evaluate_policy`` and for service
         """
-        assert self.k is not None
         return Representative(self, index, self.k)
 
     def representative_of(self, agent: int) -> int:
@@ -308,7 +308,6 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         :return: the representative that serves the agent
         :raises ValueError: if there is no such agent
         """
-        assert self.n_agents is not None
         if not 0 <= agent < self.n_agents:
             raise ValueError(f"agent={agent}: there are {self.n_agents} agents, numbered 0 to {self.n_agents - 1}")
         return int(self.assignment.representatives[agent])
@@ -340,7 +339,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
             super().save(path, exclude, include)
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls: type[SelfRepresented],
         path: str | pathlib.Path | io.BufferedIOBase,
         env: GymEnv | str | None = None,
@@ -373,7 +372,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         kwargs.pop("assignment", None)
         if env is not None:
             env = represented_vec_env(env, data["k"])
-        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
 
 def check_budget(k: int | None, n_agents: int | None = None) -> None:

@@ -79,7 +79,9 @@ class ConditionedMlpExtractor(MlpExtractor):
                     f"net_arch={net_arch} leaves the critic without a hidden layer, but it is shared by {k} representatives "
                     "and must tell them apart: give it one, e.g. net_arch=dict(pi=[], vf=[64])"
                 )
-            self.shift = nn.Parameter(th.zeros(k, self.value_net[0].out_features))
+            first = self.value_net[0]
+            assert isinstance(first, nn.Linear)
+            self.shift = nn.Parameter(th.zeros(k, first.out_features))
 
     def forward_critic(self, features: th.Tensor, representatives: th.Tensor | None = None) -> th.Tensor:
         if self.shift is None:
@@ -142,9 +144,7 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         return data
 
     def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = ConditionedMlpExtractor(
-            self.features_dim, self.net_arch, self.activation_fn, self.device, self.k
-        )
+        self.mlp_extractor = ConditionedMlpExtractor(self.features_dim, self.net_arch, self.activation_fn, self.device, self.k)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
@@ -216,9 +216,7 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         latent_vf = self.mlp_extractor.forward_critic(self._features(obs)[1], representatives)
         return self.value_net(latent_vf)
 
-    def act(
-        self, obs: PyTorchObs, representatives: th.Tensor | None = None, deterministic: bool = False
-    ) -> th.Tensor:
+    def act(self, obs: PyTorchObs, representatives: th.Tensor | None = None, deterministic: bool = False) -> th.Tensor:
         """
         Actions alone: neither values nor log probabilities are needed while transitions are collected.
 

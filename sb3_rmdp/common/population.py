@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 
 from sb3_rmdp.envs.contract import REWARD_VECTOR
 
+
 class Population(NamedTuple):
     """
     The agents of an environment.
@@ -98,7 +99,7 @@ def reward_vectors(infos: list[dict], n_agents: int) -> np.ndarray:
     """
     vectors = [info.get(REWARD_VECTOR) for info in infos]
     for env_index, vector in enumerate(vectors):
-        if np.shape(vector) != (n_agents,):
+        if vector is None or np.shape(vector) != (n_agents,):
             got = "no reward vector" if vector is None else f"one of shape {np.shape(vector)}"
             raise ValueError(
                 f'env {env_index} gave {got} in info["{REWARD_VECTOR}"]: every step must give shape ({n_agents},), '

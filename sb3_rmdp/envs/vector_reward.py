@@ -65,8 +65,15 @@ class VectorReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self.reward_fn = reward_fn
         self.n_agents = n_agents
         self.population_id = population_id
-        self.welfare_bound = welfare_bound
+        self._welfare_bound = welfare_bound
         self._observation: Any = None
+
+    def welfare_bound(self, k: int) -> float | None:
+        """
+        :param k: number of representatives, at least 1
+        :return: best social welfare with them, or an upper bound of it; ``None`` if the wrapper was not told
+        """
+        return None if self._welfare_bound is None else self._welfare_bound(k)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
@@ -168,7 +167,6 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         over blocks; the critic's loss is a mean over agents; actors and critic are clipped apart; ``target_kl`` looks at
         the worst representative; nothing is read back from the device within the loop but what ``target_kl`` needs.
         """
-        assert self.k is not None
         self.policy.set_training_mode(True)
         optimizers = [self.policy.optimizer]
         self._update_learning_rate(self.policy.optimizer)
@@ -193,7 +191,9 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
                     continue_training = False
                     if self.verbose >= 1:
                         worst = int(approx_kl.argmax())
-                        print(f"Early stopping at step {epoch}: representative {worst} moved by {approx_kl.max():.3f} > max kl")
+                        print(
+                            f"Early stopping at step {epoch}: representative {worst} moved by {approx_kl.max():.3f} > max kl"
+                        )
                     break
                 for optimizer in optimizers:
                     optimizer.zero_grad()

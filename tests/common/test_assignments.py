@@ -201,7 +201,9 @@ def test_clustering_serves_all_alike_then_finds_the_groups() -> None:
     groups = np.array([0, 1, 0, 1, 1, 0])
     rng = np.random.default_rng(0)
     representatives = np.broadcast_to(np.arange(2), (40, 2))
-    rewards = rng.normal(size=(40, 2, 2)).astype(np.float32)[..., groups] + 0.01 * rng.normal(size=(40, 2, 6)).astype(np.float32)
+    rewards = rng.normal(size=(40, 2, 2)).astype(np.float32)[..., groups] + 0.01 * rng.normal(size=(40, 2, 6)).astype(
+        np.float32
+    )
     rewards[:, 1] = 0.0  # what representative 1 saw tells nothing: the universal policy is representative 0
     assignment.record_rewards(representatives, rewards)
     assignment.update(0.4)

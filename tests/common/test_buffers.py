@@ -65,7 +65,9 @@ def test_marginal_advantage_is_the_gae_of_the_weighted_reward(n_envs: int, n_age
     for step in range(11):
         marginal_reward = (rewards[step] * weights).sum(axis=1)
         marginal_value = th.as_tensor((values[step] * weights).sum(axis=1))
-        stock.add(np.zeros((n_envs, 2)), np.zeros((n_envs, 1)), marginal_reward, starts[step], marginal_value, th.zeros(n_envs))
+        stock.add(
+            np.zeros((n_envs, 2)), np.zeros((n_envs, 1)), marginal_reward, starts[step], marginal_value, th.zeros(n_envs)
+        )
     stock.compute_returns_and_advantage((last_values * th.as_tensor(weights)).sum(dim=1), dones)
     np.testing.assert_allclose(buffer.advantages, stock.advantages, rtol=1e-5, atol=1e-5)
 
@@ -133,9 +135,15 @@ def test_an_epoch_uses_every_transition_once_and_for_its_own_representative(
             steps, envs = rows[j][weights[j] == 1].T
             np.add.at(seen, (steps, envs), 1)
             assert (buffer.representatives[steps, envs] == j).all()
-            np.testing.assert_array_equal(batch.returns.numpy().reshape(k, -1, 2)[j][weights[j] == 1], buffer.returns[steps, envs])
-            np.testing.assert_array_equal(batch.old_values.numpy().reshape(k, -1, 2)[j][weights[j] == 1], buffer.values[steps, envs])
-            np.testing.assert_array_equal(batch.advantages.numpy().reshape(k, -1)[j][weights[j] == 1], buffer.advantages[steps, envs])
+            np.testing.assert_array_equal(
+                batch.returns.numpy().reshape(k, -1, 2)[j][weights[j] == 1], buffer.returns[steps, envs]
+            )
+            np.testing.assert_array_equal(
+                batch.old_values.numpy().reshape(k, -1, 2)[j][weights[j] == 1], buffer.values[steps, envs]
+            )
+            np.testing.assert_array_equal(
+                batch.advantages.numpy().reshape(k, -1)[j][weights[j] == 1], buffer.advantages[steps, envs]
+            )
     assert (seen == 1).all()
 
 

@@ -111,8 +111,8 @@ def test_in_a_vec_env():
 
 def test_inner_population_is_hidden():
     env = VectorReward(ResourceGatheringEnv(), lambda *_: np.ones(3), n_agents=3)
-    for name in ("population_id", "welfare_bound"):
-        assert env.get_wrapper_attr(name) is None
+    assert env.get_wrapper_attr("population_id") is None
+    assert env.get_wrapper_attr("welfare_bound")(2) is None
     bounded = VectorReward(ResourceGatheringEnv(), lambda *_: np.ones(3), n_agents=3, welfare_bound=lambda k: 10.0 * k)
     assert bounded.get_wrapper_attr("welfare_bound")(2) == 20.0
 

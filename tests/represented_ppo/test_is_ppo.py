@@ -69,7 +69,7 @@ def test_same_actions_values_losses_and_gradients(action_space: spaces.Space) ->
 
     # One batch, its loss written out as in SB3's PPO.train
     set_random_seed(2)
-    actions, old_values, old_log_prob = ours.policy(obs_tensor)
+    actions, _, old_log_prob = ours.policy(obs_tensor)
     actions, old_log_prob = actions.detach(), old_log_prob.detach() + 0.1
     if isinstance(action_space, spaces.Discrete):
         actions = actions.flatten()

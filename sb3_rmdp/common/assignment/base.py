@@ -51,7 +51,7 @@ class Assignment(nn.Module):
         """The most probable representative of each agent, int64 of shape (n_agents,)."""
         return self.alpha.detach().argmax(dim=1).cpu().numpy()
 
-    def record_episodes(self, representatives: np.ndarray, returns: np.ndarray) -> None:  # noqa: B027
+    def record_episodes(self, representatives: np.ndarray, returns: np.ndarray) -> None:
         """
         Take note of finished episodes, as they finish.
 
@@ -59,7 +59,7 @@ class Assignment(nn.Module):
         :param returns: undiscounted returns of all agents in each episode, (n_episodes, n_agents)
         """
 
-    def record_rewards(self, representatives: np.ndarray, reward_vectors: np.ndarray) -> None:  # noqa: B027
+    def record_rewards(self, representatives: np.ndarray, reward_vectors: np.ndarray) -> None:
         """
         Take note of a whole rollout, before its rewards are turned into returns (copy what is to be kept).
 
@@ -67,7 +67,7 @@ class Assignment(nn.Module):
         :param reward_vectors: rewards of all agents, (n_steps, n_envs, n_agents)
         """
 
-    def update(self, progress: float) -> None:  # noqa: B027
+    def update(self, progress: float) -> None:
         """
         Reassign agents; called once after every rollout, before the policies are updated.
 

@@ -23,9 +23,7 @@ class ClusteringAssignment(HardAssignment):
 
     clustered: th.Tensor
 
-    def __init__(
-        self, n_agents: int, k: int, seed: int | None = None, universal_fraction: float = 0.5, n_samples: int = 2048
-    ):
+    def __init__(self, n_agents: int, k: int, seed: int | None = None, universal_fraction: float = 0.5, n_samples: int = 2048):
         super().__init__(n_agents, k, seed)
         if not 0.0 < universal_fraction < 1.0:
             raise ValueError(f"universal_fraction={universal_fraction} is a share of the training: choose it from (0, 1)")
@@ -38,7 +36,9 @@ class ClusteringAssignment(HardAssignment):
 
     @property
     def alpha(self) -> th.Tensor:
-        return super().alpha if self.clustered else th.full((self.n_agents, self.k), 1.0 / self.k, device=self.served_by.device)
+        return (
+            super().alpha if self.clustered else th.full((self.n_agents, self.k), 1.0 / self.k, device=self.served_by.device)
+        )
 
     def record_rewards(self, representatives: np.ndarray, reward_vectors: np.ndarray) -> None:
         if not self.clustered:
