@@ -34,12 +34,10 @@ def palette(k: int) -> list[Colour]:
     Colours of k representatives.
 
     :param k: number of colours, at least 1
-    :return: qualitative colours up to ten; beyond that, steps of a map that rises in lightness, and so keeps its order
-        with any colour vision
+    :return: qualitative colours up to ten; beyond that, steps of a map that rises in lightness
     """
-    if k <= len(QUALITATIVE):
-        return [to_rgb(colour) for colour in QUALITATIVE[:k]]
-    return [to_rgb(colour) for colour in colormaps["viridis"](np.linspace(0.0, 0.95, k))]
+    colours = QUALITATIVE[:k] if k <= len(QUALITATIVE) else colormaps["viridis"](np.linspace(0.0, 0.95, k))
+    return [to_rgb(colour) for colour in colours]
 
 
 def plot_tours(
@@ -63,8 +61,7 @@ def plot_tours(
     :param titles: name of each panel, to which its length is added; "Representative j" unless given
     :param path: file to save to, as PNG unless its suffix says otherwise; missing folders are made
     :return: the figure
-    :raises ValueError: if there are no tours, if one leaves the grid, jumps or does not start at home, or if the number of
-        titles differs
+    :raises ValueError: if there are no tours, one leaves the grid, jumps or starts elsewhere, or titles are not as many
     """
     rows, cols = shape
     _check_home(home, shape)
@@ -75,7 +72,7 @@ def plot_tours(
     for index, tour in enumerate(tours):
         _check_tour(index, tour, shape, home)
 
-    columns = ceil(sqrt(len(tours)))
+    columns = len(tours) if len(tours) <= 3 else ceil(sqrt(len(tours)))
     lines = ceil(len(tours) / columns)
     tile = min(0.55, max(0.3, 14.0 / (columns * cols)))  # all lengths in inches
     width, height = max(2.0, cols * tile + 0.35), rows * tile + 0.4
@@ -88,9 +85,7 @@ def plot_tours(
         axes = figure.add_subplot(lines, columns, index + 1)
         _draw_grid(axes, shape)
         for row, col in set(map(tuple, tour)):
-            axes.add_patch(
-                Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=_mix(colour, 1.0, 0.75), edgecolor=FAINT, linewidth=0.8)
-            )
+            _draw_tile(axes, row, col, _mix(colour, 1.0, 0.75))
         _draw_way(axes, tour, _mix(colour, 0.0, 0.2), scale=tile / 0.55)
         _draw_home(axes, home, size=14 * tile / 0.55)
         axes.set_title(captions[index], fontsize=size)
@@ -134,9 +129,8 @@ def plot_assignment_map(
     _draw_grid(axes, shape)
     for agent, representative in enumerate(served_by):
         row, col = divmod(agent, cols)
-        colour = colours[representative]
-        ink = _ink(colour)
-        axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
+        ink = _ink(colours[representative])
+        _draw_tile(axes, row, col, colours[representative], edge="white")
         lift = 0.0 if table is None else 0.12
         axes.text(col, row - lift, str(representative), ha="center", va="center", color=ink, fontsize=15, weight="bold")
         if table is not None:
@@ -172,15 +166,12 @@ def plot_assignment_histogram(
     if values.shape != served_by.shape:
         raise ValueError(f"targets has shape {values.shape}: pass one per agent, {served_by.shape} as in assignment")
     if not np.isfinite(values).all():
-        raise ValueError(
-            f"targets has {np.count_nonzero(~np.isfinite(values))} entries that are not finite: drop those agents"
-        )
+        raise ValueError(f"targets has {np.count_nonzero(~np.isfinite(values))} values that are not finite: drop them")
 
-    colours = palette(k)
     edges = np.histogram_bin_edges(values, bins)
     figure = Figure(figsize=(6.4 + _legend_width(k), 3.8), layout="constrained")
     axes = figure.add_subplot()
-    below = np.zeros(len(edges) - 1)
+    colours, below = palette(k), np.zeros(len(edges) - 1)
     for representative, colour in enumerate(colours):
         counts = np.histogram(values[served_by == representative], edges)[0]
         shown = counts > 0
@@ -221,13 +212,7 @@ def plot_welfare_curves(
     colours = [_mix(colour, 0.0, 0.1) for colour in palette(len(curves))]  # thin lines need more contrast than areas
     for (name, (x, y)), colour in zip(curves.items(), colours, strict=True):
         points, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-        if (
-            points.ndim != 1
-            or points.size == 0
-            or values.ndim not in (1, 2)
-            or values.shape[-1] != points.size
-            or not values.size
-        ):
+        if points.ndim != 1 or values.ndim not in (1, 2) or values.shape[-1:] != points.shape or not values.size:
             raise ValueError(
                 f"curve {name!r} has x of shape {points.shape} and y of shape {values.shape}: "
                 "pass (points,) and either (points,) or (seeds, points)"
@@ -262,9 +247,7 @@ def _check_tour(index: int, tour: Sequence[Tile], shape: tuple[int, int], home: 
         raise ValueError(f"tour {index} does not start at home={home}: pass its tiles with home as the first")
     for row, col in tour:
         if not (0 <= row < shape[0] and 0 <= col < shape[1]):
-            raise ValueError(
-                f"tour {index} has the tile {(row, col)} off the {shape[0]} x {shape[1]} grid: pass (row, col) on it"
-            )
+            raise ValueError(f"tour {index} leaves the {shape[0]} x {shape[1]} grid at {(row, col)}: pass (row, col) on it")
     for here, there in pairwise(tour):
         if abs(here[0] - there[0]) + abs(here[1] - there[1]) > 1:
             raise ValueError(f"tour {index} jumps from {tuple(here)} to {tuple(there)}: pass every tile on the way")
@@ -274,12 +257,8 @@ def _check_assignment(assignment: ArrayLike, k: int | None) -> tuple[NDArray[np.
     """The assignment as an array (n,), and the number of representatives."""
     served_by = np.asarray(assignment)
     if served_by.ndim != 1 or served_by.size == 0 or not np.issubdtype(served_by.dtype, np.integer):
-        raise ValueError(
-            f"assignment has shape {served_by.shape} and type {served_by.dtype}: pass one integer per agent, e.g. the argmax "
-            "over representatives"
-        )
-    if k is None:
-        k = int(served_by.max()) + 1
+        raise ValueError(f"assignment has shape {served_by.shape} and type {served_by.dtype}: pass one integer per agent")
+    k = int(served_by.max()) + 1 if k is None else k
     if served_by.min() < 0 or served_by.max() >= k:
         raise ValueError(f"assignment has indices from {served_by.min()} to {served_by.max()}: pass them in [0, k) for k={k}")
     return served_by.astype(np.int64), k
@@ -293,7 +272,11 @@ def _draw_grid(axes: Axes, shape: tuple[int, int]) -> None:
         spine.set_visible(False)
     for row in range(rows):
         for col in range(cols):
-            axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor=FAINT, linewidth=0.8))
+            _draw_tile(axes, row, col, (1.0, 1.0, 1.0))
+
+
+def _draw_tile(axes: Axes, row: int, col: int, colour: Colour, edge: str = FAINT) -> None:
+    axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor=edge))
 
 
 def _draw_home(axes: Axes, home: tuple[float, float], size: float, colour: str = DARK) -> None:
@@ -310,21 +293,18 @@ def _draw_way(axes: Axes, tour: Sequence[Tile], colour: Colour, scale: float) ->
     for (_, before), (corner, after) in pairwise(moves):
         if (before == -after).all():  # turn round at the far side of the tile
             line += [corner + LANE * (before + _right(before)), corner + LANE * (before + _right(after))]
-        elif (before == after).all():
-            line.append(corner + LANE * _right(after))
-        else:
-            line.append(corner + LANE * (_right(before) + _right(after)))
+        else:  # straight on, or where the lanes before and after the turn meet
+            line.append(corner + LANE * np.clip(_right(before) + _right(after), -1.0, 1.0))
     line.append(moves[-1][0] + moves[-1][1] + LANE * _right(moves[-1][1]))
     axes.plot(*np.array(line).T, color=colour, linewidth=2 * scale, solid_joinstyle="round", solid_capstyle="round")
-    for marker, direction in ((">", (1, 0)), ("<", (-1, 0)), ("v", (0, 1)), ("^", (0, -1))):
-        heads = [start + 0.55 * move + LANE * _right(move) for start, move in moves if tuple(move) == direction]
-        if heads:
-            axes.plot(*np.array(heads).T, linestyle="", marker=marker, markersize=6 * scale, color=colour)
+    markers = {(1, 0): ">", (-1, 0): "<", (0, 1): "v", (0, -1): "^"}
+    for start, move in moves:
+        x, y = start + 0.55 * move + LANE * _right(move)
+        axes.plot(x, y, marker=markers[tuple(move)], markersize=6 * scale, color=colour)
 
 
 def _right(move: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The right-hand side of a direction (x, y) with y downwards."""
-    return np.array([-move[1], move[0]])
+    return np.array([-move[1], move[0]])  # right-hand side of (x, y), y downwards
 
 
 def _mix(colour: Colour, other: float, share: float) -> Colour:
@@ -338,31 +318,22 @@ def _ink(colour: Colour) -> str:
     return DARK if np.dot(colour, (0.299, 0.587, 0.114)) > 0.5 else "white"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _length(tour: Sequence[Tile], home: Tile) -> str:
-    return _count(len(tour) - 1, "step") + ("" if tuple(tour[-1]) == tuple(home) else ", not home")
+    steps = len(tour) - 1
+    return f"{steps} step" + "s" * (steps != 1) + ", not home" * (tuple(tour[-1]) != tuple(home))
 
 
 def _legend_width(k: int) -> float:
-    return 1.6 * ceil(k / LEGEND_ROWS)  # inches
+    return 1.75 * ceil(k / LEGEND_ROWS)  # inches
 
 
 def _draw_legend(axes: Axes, colours: Sequence[Colour], served_by: NDArray[np.int64]) -> None:
     """Group sizes by representative, on the right."""
-    sizes = np.bincount(served_by, minlength=len(colours))
-    labels = [f"{index}: {_count(size, 'agent')}" for index, size in enumerate(sizes)]
-    axes.figure.legend(
-        [Patch(facecolor=colour) for colour in colours],
-        labels,
-        title="Representative",
-        loc="outside right center",
-        frameon=False,
-        fontsize=9,
-        ncols=ceil(len(colours) / LEGEND_ROWS),
-    )
+    sizes = np.bincount(served_by, minlength=len(colours))  # representatives without agents included
+    labels = [f"{index}: {size} agent" + "s" * int(size != 1) for index, size in enumerate(sizes)]
+    handles = [Patch(facecolor=colour) for colour in colours]
+    columns = ceil(len(colours) / LEGEND_ROWS)
+    axes.figure.legend(handles, labels, title="Representative", loc="outside right center", frameon=False, ncols=columns)
 
 
 def _label(axes: Axes, xlabel: str, ylabel: str) -> None:

@@ -80,12 +80,14 @@ def _segment_values(
     def rightwards(a: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float64]:
         """Agents a + 1..stop - 1 with the choice a."""
         stop = np.minimum(stop, last[a])
-        return (stop - a - 1) * (1.0 + positions[a]) - (prefix[stop] - prefix[a + 1])
+        total: NDArray[np.float64] = (stop - a - 1) * (1.0 + positions[a]) - (prefix[stop] - prefix[a + 1])
+        return total
 
     def leftwards(b: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.float64]:
         """Agents start..b with the choice b."""
         start = np.maximum(start, first[b])
-        return (b + 1 - start) * (1.0 - positions[b]) + (prefix[b + 1] - prefix[start])
+        total: NDArray[np.float64] = (b + 1 - start) * (1.0 - positions[b]) + (prefix[b + 1] - prefix[start])
+        return total
 
     a, b = np.triu_indices(n, k=1)
     middle = np.searchsorted(positions, (positions[a] + positions[b]) / 2)  # first agent nearer to b

