@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 
-def save_whole(path: str | pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+def save_whole(path: str | pathlib.Path, write: Callable[[io.BufferedIOBase], None]) -> None:
     """
     Write a file under a temporary name beside its place and move it there when it is complete.
 
     :param path: the file; ".zip" is added where there is no suffix, as SB3 does
-    :param write: writes to the path that it is given
+    :param write: writes to the open file that it is given
     """
     target = pathlib.Path(path)
     if target.suffix == "":
@@ -24,7 +24,8 @@ def save_whole(path: str | pathlib.Path, write: Callable[[pathlib.Path], None]) 
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
+        with temporary.open("wb") as file:
+            write(file)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -55,6 +56,9 @@ def read_model_data(path: str | pathlib.Path | io.BufferedIOBase, required: tupl
             broken = archive.testzip()
             if broken is not None:
                 raise zipfile.BadZipFile(f"checksum of {broken}")
+            # Weights are zip files within the zip file: one cut off behind them opens as these, with something in front
+            if min((entry.header_offset for entry in archive.infolist()), default=0) > 0:
+                raise zipfile.BadZipFile("its directory is missing")
             data = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
     except (zipfile.BadZipFile, EOFError, OSError, json.JSONDecodeError) as error:
         raise ValueError(

@@ -334,7 +334,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         :param include: attributes to save that would be left out
         """
         if isinstance(path, (str, pathlib.Path)):
-            save_whole(path, lambda temporary: super(RepresentedOnPolicyAlgorithm, self).save(temporary, exclude, include))
+            save_whole(path, lambda file: super(RepresentedOnPolicyAlgorithm, self).save(file, exclude, include))
         else:
             super().save(path, exclude, include)
 

@@ -106,8 +106,10 @@ def reward_vectors(infos: list[dict], n_agents: int) -> np.ndarray:
                 "one reward per agent (sb3_rmdp.envs.check_represented_env tests an environment)"
             )
     stacked = np.asarray(vectors, dtype=np.float32)
-    # The sum is finite unless an entry is not (or rewards are near the largest float): one pass without a temporary
-    if not np.isfinite(stacked.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):
+        # The sum is finite unless an entry is not: one pass without a temporary
+        finite = np.isfinite(stacked.sum(dtype=np.float64))
+    if not finite:
         env_index, agent = np.argwhere(~np.isfinite(stacked))[0]
         raise ValueError(
             f"env {env_index} gave agent {agent} the reward {stacked[env_index, agent]}: rewards must be finite; mend the "
