@@ -15,6 +15,7 @@ EXTRAS = {
     "envpool": ["envpool>=1.2,<1.3"],
     # Multi-objective environments
     "mo": ["mo-gymnasium>=1.3"],
+    "docs": ["sphinx", "myst-parser", "furo"],
     "dev": ["pytest", "pytest-xdist", "mypy<3", "ruff", "black", "psutil"],
 }
 

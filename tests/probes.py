@@ -82,11 +82,19 @@ class KnownAssignment(Probe):
     n_agents = 6
     action_space = spaces.Discrete(3)
     table = np.array([[3, 0, 0], [0, 2, 0], [0, 0, 4], [1, 0, 0], [0, 3, 0], [0, 0, 1]], dtype=np.float32)
-    partition = ({0, 3}, {1, 4}, {2, 5})
+    partition: tuple[set[int], ...] = ({0, 3}, {1, 4}, {2, 5})
     optimum = 14 / 6
 
     def rewards(self, action: int) -> np.ndarray:
         return self.table[:, action]
+
+
+class KnownPair(KnownAssignment):
+    """The same with two actions: agents (0, 3, 4) like action 0, (1, 2, 5) action 1."""
+
+    action_space = spaces.Discrete(2)
+    table = np.array([[3, 0], [0, 2], [0, 4], [1, 0], [3, 0], [0, 1]], dtype=np.float32)
+    partition = ({0, 3, 4}, {1, 2, 5})
 
 
 class Drift(Probe):

@@ -9,7 +9,7 @@ class AnnealCallback(BaseCallback):
     """
     Moves an attribute of the model linearly from one value to another while it learns.
 
-    For what has no schedule of its own, such as the entropy coefficient, which the paper lowers from 1e-3 to 1e-4.
+    For what has no schedule of its own in SB3, such as the entropy coefficient.
 
     :param attribute: name of a number among the model's attributes, e.g. "ent_coef"
     :param start: value at the beginning of the training

@@ -36,6 +36,9 @@ from sb3_rmdp.common.returns import ReturnTracker
 from sb3_rmdp.common.turns import first_representatives, next_representatives
 from sb3_rmdp.vec_env import represented_vec_env
 
+#: End of a message about what cannot be changed
+NEW_MODEL = "leave it out, or train a new model; this one was saved with"
+
 SelfRepresented = TypeVar("SelfRepresented", bound="RepresentedOnPolicyAlgorithm")
 
 
@@ -77,9 +80,18 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         if _init_setup_model:
             check_budget(k)
             assignment_class(assignment)
-            assert k is not None and env is not None
+            if env is None:
+                raise ValueError(
+                    "env=None: pass an environment, a vec env or a gymnasium id, e.g. 'rmdp/ResourceGathering-v0'"
+                )
+            clash = {"k", "n_agents", "normalize_observations"} & set(kwargs.get("policy_kwargs") or {})
+            if clash:
+                raise ValueError(
+                    f"policy_kwargs has {sorted(clash)}: these are arguments of the model or facts of the environment"
+                )
+            assert k is not None
             env = represented_vec_env(env, k, verbose)
-        self.k = k or 0
+        self.k = int(k or 0)
         self.assignment_method = assignment
         self.assignment_kwargs = assignment_kwargs
         self.normalize_observations = normalize_observations
@@ -264,7 +276,7 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.assignment.update(self.num_timesteps / self._total_timesteps)
         probabilities = self.assignment.probabilities
         after = self.assignment.representatives
-        entropy = -(probabilities * np.log(np.clip(probabilities, 1e-12, None))).sum(axis=1).mean()
+        entropy = abs((probabilities * np.log(np.clip(probabilities, 1e-12, None))).sum(axis=1).mean())
         self.logger.record("assignment/reassigned", int((before != after).sum()))
         self.logger.record("assignment/entropy", float(entropy))
         self.logger.record("assignment/smallest_group", int(np.bincount(after, minlength=probabilities.shape[1]).min()))
@@ -363,16 +375,18 @@ class RepresentedOnPolicyAlgorithm(OnPolicyAlgorithm):
         :raises ValueError: if the file is broken or holds another kind of model, or the environment has other agents
         """
         data = read_model_data(path, ("k", "n_agents", "assignment_method"), cls.__name__)
-        for argument, name in (("k", "k"), ("assignment", "assignment_method")):
-            if argument in kwargs and kwargs[argument] != data[name]:
-                raise ValueError(
-                    f"{argument}={kwargs[argument]!r} cannot be changed on loading, the model was saved with {data[name]!r}: "
-                    "leave it out, or train a new model"
-                )
-        kwargs.pop("assignment", None)
+        k, assignment = kwargs.pop("k", data["k"]), kwargs.pop("assignment", None)
         if env is not None:
             env = represented_vec_env(env, data["k"])
-        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        # By name: a class of one's own is another object after it was unpickled
+        if assignment is not None and assignment_class(assignment).__name__ != type(model.assignment).__name__:
+            raise ValueError(
+                f"assignment={assignment!r} cannot be changed on loading: {NEW_MODEL} {model.assignment_method!r}"
+            )
+        if k != model.k:
+            raise ValueError(f"k={k!r} cannot be changed on loading: {NEW_MODEL} {model.k}")
+        return model
 
 
 def check_budget(k: int | None, n_agents: int | None = None) -> None:

@@ -15,7 +15,7 @@ def velocity_welfare_bound(targets: ArrayLike, max_velocity: float, k: int) -> f
     """
     Welfare of the best k constant speeds, which no k policies can exceed in a velocity task.
 
-    The value is max over v_1..v_k of mean_i max_j max(0, 1 - 20 |v^i - v_j| / b) * 100. For a fixed assignment, welfare is
+    The value is ``max over v_1..v_k of mean_i max_j max(0, 1 - 20 |v^i - v_j| / b) * 100``. For a fixed assignment, welfare is
     a sum over time steps of a function of the representatives' current speeds, so holding the best speed throughout is
     at least as good as any other profile of speeds.
 

@@ -27,10 +27,11 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     Paper: Ivanov and Ben-Porat, "Personalized Reinforcement Learning with a Budget of Policies", AAAI 2024. All arguments
     of SB3's PPO keep their meaning, but counts are per representative: ``n_steps`` counts transitions per environment, of
     which there are k by default, one per representative; ``batch_size`` counts transitions of every representative in a
-    minibatch. With k = n_agents = 1 (and ``normalize_observations=False``) this is PPO.
+    minibatch. With k = n_agents = 1 and ``normalize_observations=False`` this is PPO, step by step, but for one thing: the
+    actors' and the critic's gradient are clipped apart, so that errors of n values do not shorten the actors' steps.
 
-    The losses of representatives are added up. The actors' and the critic's gradient are clipped apart, each to
-    ``max_grad_norm * sqrt(k)``, which is what k separate gradients of that length would add up to.
+    The losses of representatives are added up, and either gradient is clipped to ``max_grad_norm * sqrt(k)``, which is what
+    k gradients of that length in independent directions add up to.
 
     :param policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a class
     :param env: a gymnasium id or an environment that can be made again, of which k copies are made; any other environment,

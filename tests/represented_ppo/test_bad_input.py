@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = dict(n_steps=16, batch_size=8, n_epochs=2, seed=0, devic
         ({"k": 2.0}, "k=2.0"),
         ({"k": True}, "k=True"),
         ({"k": 7}, "k=7 representatives for n_agents=6: choose k from 1 to 6"),
+        ({"k": 2, "policy_kwargs": {"k": 3}}, r"policy_kwargs has \['k'\]"),
         ({"k": 2, "assignment": "kmeans"}, "'kmeans' is unknown: choose one of"),
         ({"k": 2, "assignment_kwargs": {"lamda": 1}}, "lamda"),
         ({"k": 2, "assignment": "fixed"}, "who serves whom"),
@@ -38,8 +39,13 @@ def test_arguments(kwargs: dict, message: str) -> None:
         RepresentedPPO("MlpPolicy", KnownAssignment(), **(SMALL | kwargs))
 
 
+def test_no_environment() -> None:
+    with pytest.raises(ValueError, match="env=None: pass an environment"):
+        RepresentedPPO("MlpPolicy", None, k=2, **SMALL)
+
+
 def test_an_environment_without_agents() -> None:
-    with pytest.raises(ValueError, match="no attribute n_agents.*VectorReward"):
+    with pytest.raises(ValueError, match=r"no attribute n_agents.*VectorReward"):
         RepresentedPPO("MlpPolicy", "CartPole-v1", k=2, **SMALL)
 
 
@@ -53,7 +59,7 @@ def test_environments_with_different_agents() -> None:
 
 def test_normalised_rewards() -> None:
     env = VecNormalize(vectorized(KnownAssignment, 2))
-    with pytest.raises(ValueError, match="norm_reward=True.*norm_reward=False"):
+    with pytest.raises(ValueError, match=r"norm_reward=True.*norm_reward=False"):
         RepresentedPPO("MlpPolicy", env, k=2, **SMALL)
     model = RepresentedPPO("MlpPolicy", vectorized(KnownAssignment, 2), k=2, **SMALL)
     with pytest.raises(ValueError, match="norm_reward=False"):

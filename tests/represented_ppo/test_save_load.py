@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
-from sb3_rmdp.common.assignment import ASSIGNMENTS
+from sb3_rmdp.common.assignment import ASSIGNMENTS, RandomAssignment
 from tests.probes import Drift, KnownAssignment, time_limited, vectorized
 
 SMALL: dict[str, Any] = dict(n_steps=16, batch_size=8, n_epochs=2, seed=0, device="cpu")
@@ -113,6 +113,18 @@ def test_what_the_model_is_made_of_cannot_change_on_loading(change: dict, tmp_pa
     (name,) = change
     with pytest.raises(ValueError, match=f"{name}=.* cannot be changed on loading"):
         RepresentedPPO.load(tmp_path / "model", **change)
+
+
+def test_numpy_k_and_an_assignment_of_ones_own(tmp_path: Path) -> None:
+    class Own(RandomAssignment):
+        pass
+
+    model = RepresentedPPO("MlpPolicy", known(), k=np.int64(3), assignment=Own, **SMALL)
+    model.save(tmp_path / "model")
+    loaded = RepresentedPPO.load(tmp_path / "model", env=known(), assignment=Own, k=3)
+    np.testing.assert_array_equal(loaded.assignment.representatives, model.assignment.representatives)
+    with pytest.raises(ValueError, match=r"assignment=.* cannot be changed"):
+        RepresentedPPO.load(tmp_path / "model", assignment="random")
 
 
 def test_size_of_a_zip_does_not_grow_with_the_episodes_seen(tmp_path: Path) -> None:
