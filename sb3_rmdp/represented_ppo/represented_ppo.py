@@ -12,8 +12,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_rmdp.common.assignment import Assignment
-from sb3_rmdp.common.assignment.end_to_end import clipped_objective
 from sb3_rmdp.common.buffers import RepresentedRolloutSamples
+from sb3_rmdp.common.losses import block_means, clipped_objective, normalize
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.represented_ppo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 
@@ -259,33 +259,3 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             mean_losses = [x / self.k for x in (policy_loss, value_loss, entropy_loss)]
             log = th.stack([*mean_losses, approx_kl.max(), clip_fraction, loss / self.k])
         return loss, approx_kl, log
-
-
-def block_means(x: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
-    """
-    :param x: (k, batch)
-    :param weights: 1 for a transition, 0 for padding, (k, batch); ``None`` if nothing is padded
-    :return: mean of each block (k,); 0 for a block of nothing but padding
-    """
-    if weights is None:
-        return x.mean(dim=1)
-    return (x * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-
-
-def normalize(advantages: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
-    """
-    Zero mean and unit standard deviation per representative. SB3's small epsilon is safe here: a representative without
-    agents has advantages that are exactly 0, and stay so.
-
-    :param advantages: (k, batch)
-    :param weights: 1 for a transition, 0 for padding, (k, batch); ``None`` if nothing is padded
-    :return: (k, batch); blocks of a single transition are left as they are
-    """
-    if weights is None:
-        if advantages.shape[1] == 1:
-            return advantages
-        return (advantages - advantages.mean(dim=1, keepdim=True)) / (advantages.std(dim=1, keepdim=True) + 1e-8)
-    counts = weights.sum(dim=1, keepdim=True)
-    centred = advantages - block_means(advantages, weights)[:, None]
-    std = ((centred**2 * weights).sum(dim=1, keepdim=True) / (counts - 1.0).clamp(min=1.0)).sqrt()
-    return th.where(counts > 1.0, centred / (std + 1e-8), advantages)

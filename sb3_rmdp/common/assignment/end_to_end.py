@@ -8,6 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_rmdp.common.assignment.base import Assignment
+from sb3_rmdp.common.losses import block_means, clipped_objective
 
 
 class EndToEndAssignment(Assignment):
@@ -57,24 +58,10 @@ class EndToEndAssignment(Assignment):
         self, ratio: th.Tensor, agent_advantages: th.Tensor, clip_range: float, weights: th.Tensor | None
     ) -> th.Tensor | None:
         advantages = th.einsum("jbi,ij->jb", agent_advantages, self.alpha)
-        if weights is None:
-            weights = th.ones_like(ratio)
-        share = weights / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
         # The scale makes representatives comparable and is a constant for the gradient
         with th.no_grad():
-            mean = (share * advantages).sum(dim=1, keepdim=True)
-            scale = (share * (advantages - mean) ** 2).sum(dim=1, keepdim=True).sqrt() + 1e-8
+            centred = advantages - block_means(advantages, weights)[:, None]
+            scale = block_means(centred**2, weights)[:, None].sqrt() + 1e-8
         if self.centred:
-            advantages = advantages - (share * advantages).sum(dim=1, keepdim=True)
-        return -(share * clipped_objective(ratio, advantages / scale, clip_range)).sum()
-
-
-def clipped_objective(ratio: th.Tensor, advantages: th.Tensor, clip_range: float) -> th.Tensor:
-    """
-    PPO's surrogate per transition, eq. 15 without the sign.
-
-    :param ratio: probability ratios
-    :param advantages: of the same shape
-    :param clip_range: epsilon
-    """
-    return th.min(ratio * advantages, ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages)
+            advantages = advantages - block_means(advantages, weights)[:, None]
+        return -block_means(clipped_objective(ratio, advantages / scale, clip_range), weights).sum()
