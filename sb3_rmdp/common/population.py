@@ -48,6 +48,20 @@ def _attribute(env: VecEnv, name: str) -> list:
     return env.get_attr(name) if env.has_attr(name) else [None] * env.num_envs
 
 
+def check_budget(k: int | None, n_agents: int | None = None) -> None:
+    """
+    :param k: number of representatives
+    :param n_agents: number of agents, if it is known already
+    :raises ValueError: unless k is an integer from 1 to n_agents
+    """
+    if k is None:
+        raise ValueError("k, the number of representatives, is missing: pass e.g. k=5")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k={k!r}: the number of representatives must be an integer of at least 1")
+    if n_agents is not None and k > n_agents:
+        raise ValueError(f"k={k} representatives for n_agents={n_agents}: choose k from 1 to {n_agents}")
+
+
 def check_same_population(model: Population, env: Population) -> None:
     """
     :param model: the agents that a model was made for

@@ -1,0 +1,94 @@
+"""Saving and loading of represented models."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch as th
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_rmdp.common.assignment import Assignment, assignment_class
+from sb3_rmdp.common.files import read_model_data, save_whole
+from sb3_rmdp.vec_env import represented_vec_env
+
+#: End of a message about what cannot be changed
+NEW_MODEL = "leave it out, or train a new model; this one was saved with"
+
+SelfRepresented = TypeVar("SelfRepresented", bound="SavedRepresented")
+
+
+class SavedRepresented(OnPolicyAlgorithm):
+    """The part of a represented algorithm that writes and reads zip files: SB3's format, with the assignment in it."""
+
+    k: int
+    n_agents: int
+    assignment: Assignment
+    assignment_method: str | type[Assignment]
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "assignment", "_acting", "_return_tracker"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, variables = super()._get_torch_save_params()
+        own = ["assignment"] if self.assignment.optimizer is None else ["assignment", "assignment.optimizer"]
+        return [*state_dicts, *own], variables
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        See SB3; the file appears under its name when it is complete, and a file that was there stays until then.
+
+        :param path: file, ".zip" is added where there is no suffix; or an open file
+        :param exclude: attributes to leave out
+        :param include: attributes to save that would be left out
+        """
+        if isinstance(path, (str, pathlib.Path)):
+            save_whole(path, lambda file: super(SavedRepresented, self).save(file, exclude, include))
+        else:
+            super().save(path, exclude, include)
+
+    @classmethod
+    def load(
+        cls: type[SelfRepresented],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | str | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfRepresented:
+        """
+        See SB3; the environment, if there is one, is treated as in the constructor, and must have the model's agents.
+
+        :param path: file, with or without ".zip", or an open file
+        :param env: as for the constructor; not needed to predict
+        :param device: device of the model
+        :param custom_objects: replacements of saved attributes
+        :param print_system_info: print on which system the model was saved
+        :param force_reset: reset the environment before training goes on
+        :param kwargs: arguments of the constructor that are to change, but not ``k`` or ``assignment``
+        :return: the model
+        :raises ValueError: if the file is broken or holds another kind of model, or the environment has other agents
+        """
+        data = read_model_data(path, ("k", "n_agents", "assignment_method"), cls.__name__)
+        k, assignment = kwargs.pop("k", data["k"]), kwargs.pop("assignment", None)
+        if env is not None:
+            env = represented_vec_env(env, data["k"])
+        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        # By name: a class of one's own is another object after it was unpickled
+        if assignment is not None and assignment_class(assignment).__name__ != type(model.assignment).__name__:
+            raise ValueError(
+                f"assignment={assignment!r} cannot be changed on loading: {NEW_MODEL} {model.assignment_method!r}"
+            )
+        if k != model.k:
+            raise ValueError(f"k={k!r} cannot be changed on loading: {NEW_MODEL} {model.k}")
+        return model
