@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
 from sb3_rmdp.common.assignment import ASSIGNMENTS
+from sb3_rmdp.envs import ENV_IDS
 from tests.probes import Drift, KnownAssignment, Spaces, time_limited, vectorized
 
 SMALL: dict[str, Any] = dict(n_steps=16, batch_size=8, n_epochs=2, seed=0, device="cpu")
@@ -163,6 +164,12 @@ def test_a_task_that_ends_at_its_limit_is_not_bootstrapped() -> None:
     # Within an episode of two steps nothing but what is paid for coming home counts: 99 or 98 for some, or 0
     rewards = np.unique(np.round(buffer.returns[:14], 3))
     assert set(rewards.tolist()) <= {0.0, 98.0, 99.0}
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_every_registered_environment(env_id: str) -> None:
+    model = RepresentedPPO("MlpPolicy", env_id, k=2, **SMALL).learn(2 * 2 * 16)
+    assert model.num_timesteps == 64 and model.n_envs == 2
 
 
 def test_an_environment_that_can_be_made_again_is_copied_with_its_arguments() -> None:
