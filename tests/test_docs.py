@@ -8,12 +8,16 @@ their while for a reader are cut down first: ``total_timesteps=...``, and any in
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
+import sb3_rmdp
 from sb3_rmdp import RepresentedPPO
 from tests.probes import Drift, KnownAssignment, Probe, time_limited, vectorized
 
@@ -62,6 +66,14 @@ def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for line, code in blocks(page):
         # Blank lines in front make tracebacks point to the line of the page
         exec(compile("\n" * line + cut(code), str(page), "exec"), namespace)
+
+
+MODULES = [module.name for module in pkgutil.walk_packages(sb3_rmdp.__path__, "sb3_rmdp.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 class Logged(BaseCallback):

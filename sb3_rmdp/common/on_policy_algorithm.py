@@ -87,6 +87,9 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self.n_agents = 0  # until an environment, or a saved model, tells
         self.population_id: str | None = None
         self.trained_under_vec_normalize: bool | None = None
+        # State of a run, not of the model: never saved, since a loaded model may run in another number of environments
+        self._acting: np.ndarray | None = None
+        self._return_tracker: ReturnTracker | None = None
         super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)  # type: ignore[arg-type]
 
     def _setup_model(self) -> None:
@@ -141,8 +144,8 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
             raise ValueError("there is no environment to learn in: pass one to load(path, env=...) or to set_env(env)")
         self.check_vec_normalize(self.env)
         self.trained_under_vec_normalize = normalizes_observations(self.env)
-        if reset_num_timesteps or self._last_obs is None:
-            # State of the run, not of the model: never saved, since a loaded model may run in another number of envs
+        if reset_num_timesteps or self._last_obs is None or self._acting is None:
+            self._last_obs = None
             self._acting = first_representatives(self.n_envs, self.k)
             self._return_tracker = ReturnTracker(self.n_envs, self.n_agents, self.k)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
@@ -179,7 +182,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         :return: False if the callback ended the training
         """
         assert isinstance(rollout_buffer, VectorRewardRolloutBuffer)
-        assert self._last_obs is not None
+        assert self._last_obs is not None and self._acting is not None and self._return_tracker is not None
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
@@ -261,6 +264,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
 
     def _reassign(self) -> None:
         """The assignment's turn (the E-step), and what there is to log about it."""
+        assert self._return_tracker is not None
         before = self.assignment.representatives
         self.assignment.update(self.num_timesteps / self._total_timesteps)
         probabilities = self.assignment.probabilities

@@ -77,6 +77,12 @@ def test_training_goes_on_in_any_number_of_environments(assignment: str, n_envs:
     assert loaded.assignment.representatives.shape == (6,)
 
 
+def test_training_goes_on_from_fresh_episodes_even_if_no_reset_is_forced(tmp_path: Path) -> None:
+    trained().save(tmp_path / "model")
+    loaded = RepresentedPPO.load(tmp_path / "model", env=known(), force_reset=False)
+    assert loaded.learn(48, reset_num_timesteps=False).num_timesteps == 6 * 48 + 48
+
+
 def test_a_loaded_model_acts_on_raw_observations(tmp_path: Path) -> None:
     model = RepresentedPPO("MlpPolicy", vectorized(lambda: time_limited(Drift()), 3), k=3, **SMALL).learn(96)
     assert float(model.policy.normalizer.moments().count) == 96

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 
-class Assignment(nn.Module):
+class Assignment(nn.Module, ABC):
     """
     Who serves whom: the matrix ``alpha`` (n_agents, k) of eq. 2, rows summing to 1.
 
