@@ -23,9 +23,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp.common.callbacks import AnnealCallback
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("sb3_rmdp", "stable_baselines3", "gymnasium", "mujoco", "numpy", "torch")
@@ -34,9 +36,9 @@ PACKAGES = ("sb3_rmdp", "stable_baselines3", "gymnasium", "mujoco", "numpy", "to
 MUJOCO: dict[str, Any] = dict(
     learning_rate=LinearSchedule(3e-4, 1e-4, 1.0), ent_coef=1e-3, policy_kwargs=dict(log_std_init=-1.0)
 )
-#: As the reference implementation: undiscounted, raw observations
+#: As the reference implementation: undiscounted, raw observations, an entropy bonus that falls from 5e-2 to 1e-3
 GRID: dict[str, Any] = dict(
-    learning_rate=LinearSchedule(5e-4, 1e-4, 1.0), ent_coef=1e-2, gamma=1.0, normalize_observations=False
+    learning_rate=LinearSchedule(5e-4, 1e-4, 1.0), ent_coef=5e-2, gamma=1.0, normalize_observations=False
 )
 
 
@@ -53,7 +55,8 @@ def train_and_evaluate(
     :param n_eval_episodes: episodes per representative and evaluation
     :return: everything that is worth keeping of the run
     """
-    hyperparams = GRID if "ResourceGathering" in env_id else MUJOCO
+    grid = "ResourceGathering" in env_id
+    hyperparams = GRID if grid else MUJOCO
     model = RepresentedPPO("MlpPolicy", env_id, k=k, assignment=assignment, seed=seed, device="cpu", **hyperparams)
     curve = []
     start = time.perf_counter()
@@ -64,7 +67,10 @@ def train_and_evaluate(
             print(json.dumps(curve[-1]), file=sys.stderr, flush=True)
         return True
 
-    model.learn(transitions * k, callback=evaluate_at_checkpoints)
+    callbacks: list[BaseCallback] = [ConvertCallback(evaluate_at_checkpoints)]
+    if grid:
+        callbacks.append(AnnealCallback("ent_coef", 5e-2, 1e-3))
+    model.learn(transitions * k, callback=callbacks)
     return {
         "command": " ".join(["python", *sys.argv]),
         "env": env_id,
