@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     shape, home = env.get_wrapper_attr("shape"), env.get_wrapper_attr("home")
     samples = evaluate_welfare(model, env, n_eval_episodes=100, deterministic=False)
     result = evaluate_welfare(model, env, n_eval_episodes=2)
-    print(f"\nPolicies as trained (sampled actions):  welfare {samples.social_welfare:.2f} +- {samples.standard_error:.2f}")
-    print(f"Policies as served (likeliest actions): welfare {result.social_welfare:.2f} +- {result.standard_error:.2f}")
+    print(f"\nActions sampled, as in training: {samples}")
+    print(f"Likeliest actions, for service:  {result}")
     assert result.optimum is not None and result.share_of_optimum is not None
-    print(f"Provable optimum with {K} policies:        {result.optimum:.2f}, reached to {100 * result.share_of_optimum:.1f} %")
+    print(f"Provable optimum, {K} policies:    {result.optimum:.2f}, reached to {100 * result.share_of_optimum:.1f} %")
     print("\nRepresentative of each agent on the map:")
     print("\n".join(" ".join(str(j) for j in row) for row in result.assignment.reshape(shape)))
 
