@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, EventCallback, ProgressBarCallback
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import sync_envs_normalization
+
+from sb3_rmdp.common.evaluation import WelfareEvaluation, as_vec_env, evaluate_welfare
+from sb3_rmdp.common.files import save_whole
+from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 
 
 class AnnealCallback(BaseCallback):
@@ -26,7 +35,9 @@ class AnnealCallback(BaseCallback):
     def _init_callback(self) -> None:
         value = getattr(self.model, self.attribute, None)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"attribute={self.attribute!r} of the model is {value!r}: only a number can be annealed")
+            raise ValueError(
+                f"attribute={self.attribute!r} of the model is a {type(value).__name__}: only a number can be annealed"
+            )
 
     def _on_rollout_start(self) -> None:
         done = min(1.0, self.num_timesteps / self.model._total_timesteps)
@@ -58,3 +69,104 @@ class WelfareProgressBarCallback(ProgressBarCallback):
         if self.num_timesteps * self.n_lines >= total * (self._n_printed + 1):
             self._n_printed = int(self.num_timesteps * self.n_lines / total)
             print(f"{self.num_timesteps:>10} of {total} timesteps: social welfare {welfare:.2f}", flush=True)
+
+
+class WelfareEvalCallback(EventCallback):
+    """
+    SB3's ``EvalCallback`` with social welfare in the place of the mean reward, which says nothing of who is served by whom.
+
+    Writes ``evaluations.npz`` with one entry per evaluation: ``timesteps``, ``results`` (welfare, of shape (m, 1), as plots of
+    SB3's evaluations expect it), ``standard_errors`` (m,), ``utilities`` (m, n_agents, k) and ``assignments`` (m, n_agents).
+
+    :param eval_env: an environment, or a vec env of any size, apart from that of the training
+    :param callback_on_new_best: called when welfare is higher than ever, e.g. ``StopTrainingOnRewardThreshold``, which reads
+        ``best_mean_reward``
+    :param callback_after_eval: called after every evaluation, e.g. ``StopTrainingOnNoModelImprovement``
+    :param n_eval_episodes: episodes per representative
+    :param eval_freq: steps of each training environment between two evaluations, at least 1
+    :param log_path: folder of ``evaluations.npz``
+    :param best_model_save_path: folder of ``best_model.zip``
+    :param deterministic: take the modes of the policies instead of samples
+    :param verbose: 1 to print each evaluation
+    :raises ValueError: if eval_freq is below 1
+    """
+
+    model: RepresentedOnPolicyAlgorithm
+
+    def __init__(
+        self,
+        eval_env: GymEnv,
+        callback_on_new_best: BaseCallback | None = None,
+        callback_after_eval: BaseCallback | None = None,
+        n_eval_episodes: int = 5,
+        eval_freq: int = 10_000,
+        log_path: str | Path | None = None,
+        best_model_save_path: str | Path | None = None,
+        deterministic: bool = True,
+        verbose: int = 1,
+    ):
+        super().__init__(callback_after_eval, verbose=verbose)
+        if eval_freq < 1:
+            raise ValueError(f"eval_freq={eval_freq} counts steps between evaluations: choose 1 or more")
+        self.callback_on_new_best = callback_on_new_best
+        if callback_on_new_best is not None:
+            callback_on_new_best.parent = self
+        self.eval_env = as_vec_env(eval_env)
+        self.n_eval_episodes = n_eval_episodes
+        self.eval_freq = eval_freq
+        self.log_path = None if log_path is None else Path(log_path)
+        self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
+        self.deterministic = deterministic
+        #: The welfare of the last evaluation and the best so far, under the names that SB3's callbacks read
+        self.last_mean_reward = -np.inf
+        self.best_mean_reward = -np.inf
+        self.evaluations: list[tuple[int, WelfareEvaluation]] = []
+
+    def _init_callback(self) -> None:
+        for folder in (self.log_path, self.best_model_save_path):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        if self.callback_on_new_best is not None:
+            self.callback_on_new_best.init_callback(self.model)
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.eval_freq != 0:
+            return True
+        if self.model.get_vec_normalize_env() is not None:
+            sync_envs_normalization(self.training_env, self.eval_env)
+        result = evaluate_welfare(self.model, self.eval_env, self.n_eval_episodes, self.deterministic)
+        self.evaluations.append((self.num_timesteps, result))
+        self.last_mean_reward = result.social_welfare
+        self._write()
+        self.logger.record("eval/social_welfare", result.social_welfare)
+        self.logger.record("eval/standard_error", result.standard_error)
+        self.logger.record("eval/welfare_min", float(result.agent_utilities.min()))
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)
+        if self.verbose >= 1:
+            print(f"Evaluation after {self.num_timesteps} timesteps: {result}")
+
+        go_on = True
+        if result.social_welfare > self.best_mean_reward:
+            self.best_mean_reward = result.social_welfare
+            if self.best_model_save_path is not None:
+                self.model.save(self.best_model_save_path / "best_model")
+            if self.callback_on_new_best is not None:
+                go_on = self.callback_on_new_best.on_step()
+        return go_on and self._on_event()
+
+    def _write(self) -> None:
+        if self.log_path is None:
+            return
+        timesteps, results = zip(*self.evaluations, strict=True)
+        save_whole(
+            self.log_path / "evaluations.npz",
+            lambda file: np.savez(
+                file,
+                timesteps=np.array(timesteps),
+                results=np.array([[result.social_welfare] for result in results]),
+                standard_errors=np.array([result.standard_error for result in results]),
+                utilities=np.array([result.utilities for result in results]),
+                assignments=np.array([result.assignment for result in results]),
+            ),
+        )

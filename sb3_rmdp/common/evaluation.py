@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
@@ -81,7 +80,7 @@ def evaluate_welfare(
     """
     if n_eval_episodes < 1:
         raise ValueError(f"n_eval_episodes={n_eval_episodes}: every representative needs at least 1 episode")
-    vec_env = env if isinstance(env, VecEnv) else _vectorized(env)
+    vec_env = as_vec_env(env)
     check_no_reward_normalization(vec_env)
     check_same_population(Population(model.policy.n_agents, model.population_id), population_of(vec_env))
     model.check_vec_normalize(vec_env)
@@ -124,8 +123,12 @@ def welfare_optimum(env: VecEnv, k: int) -> float | None:
     return None if bound is None else float(bound)
 
 
-def _vectorized(env: gym.Env) -> VecEnv:
-    return DummyVecEnv([lambda: Monitor(env)])
+def as_vec_env(env: GymEnv) -> VecEnv:
+    """
+    :param env: an environment or a vec env
+    :return: the vec env, or one of the single environment
+    """
+    return env if isinstance(env, VecEnv) else DummyVecEnv([lambda: Monitor(env)])
 
 
 def _take(utilities: np.ndarray, assignment: np.ndarray) -> np.ndarray:
