@@ -16,6 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp.common.callbacks import WelfareProgressBarCallback
 from sb3_rmdp.plots import plot_assignment_histogram
 
 ENV_ID = "rmdp/HalfCheetahVelocity-v0"
@@ -42,9 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         policy_kwargs=dict(log_std_init=-1.0),  # agents are paid in a narrow window of speeds, which noise leaves
         seed=arguments.seed,
         device="cpu",
-        verbose=1,
     )
-    model.learn(arguments.timesteps, log_interval=10)
+    model.learn(arguments.timesteps, callback=WelfareProgressBarCallback())
     model.save(arguments.out / "model")
 
     # One copy per gait, so that all of them run at the same time
