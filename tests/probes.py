@@ -53,27 +53,42 @@ class TwoGroups(Probe):
 
 class NowOrLater(Probe):
     """
-    Two steps: action 1 ends the game with a reward of 1; action 0 goes on to a step that gives 1.5 to agents 0 and 1, and 4
-    to agents 2 and 3. With gamma = 0.5 it is best for the first two to stop (1 > 0.75), for the last two to go on (2 > 1):
-    welfare, undiscounted, (1 + 1 + 4 + 4) / 4 = 2.5. Without discounting everybody would go on: 2.75.
+    Two steps: action 0 ends the game with 1 for everybody; action 1 goes on to a step that gives everybody 1.5. With
+    gamma = 0.5 it is best to stop (1 > 0.75), without discounting to go on. Whatever the assignment, welfare is 1 or 1.5.
     """
 
     n_agents = 4
     action_space = spaces.Discrete(2)
     horizon = 2
+    way = 0
+    later: tuple[list[float], ...] = ([1.5] * 4,)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict]:
-        self.stopped = False
+        self.way = 0
         return super().reset(**kwargs)
+
+    def observe(self) -> np.ndarray:
+        return np.array([self.time, self.way - 1], dtype=np.float32)
 
     def rewards(self, action: int) -> list[float]:
         if self.time == 1:
-            return [1.5, 1.5, 4.0, 4.0]
-        self.stopped = action == 1
-        return [1.0] * 4 if self.stopped else [0.0] * 4
+            return self.later[self.way - 1]
+        self.way = int(action)
+        return [1.0] * 4 if self.way == 0 else [0.0] * 4
 
     def over(self, action: int) -> bool:
-        return self.stopped or self.time >= self.horizon
+        return self.way == 0 or self.time >= self.horizon
+
+
+class NowOrLaterForSome(NowOrLater):
+    """
+    As before, but actions 1 and 2 go on to a step that gives 1.5 to agents 0 and 1, or 4 to agents 2 and 3. With gamma = 0.5
+    the first two should have a policy that stops (1 > 0.75), the last two one that goes on (2 > 1): undiscounted welfare
+    (1 + 1 + 4 + 4) / 4 = 2.5. Without discounting nobody should stop: 2.75.
+    """
+
+    action_space = spaces.Discrete(3)
+    later = ([1.5, 1.5, 0.0, 0.0], [0.0, 0.0, 4.0, 4.0])
 
 
 class KnownAssignment(Probe):

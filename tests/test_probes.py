@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
-from tests.probes import KnownAssignment, KnownPair, NowOrLater, Probe, TwoGroups, vectorized
+from tests.probes import KnownAssignment, KnownPair, NowOrLater, NowOrLaterForSome, Probe, TwoGroups, vectorized
 
 LEARNING: dict[str, Any] = dict(n_epochs=5, batch_size=32, learning_rate=3e-3, device="cpu", seed=0)
 METHODS = {
@@ -48,12 +48,20 @@ def test_one_policy_for_two_groups_takes_the_middle(n_envs: int, method: str) ->
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size:UserWarning")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("n_envs", [1, 2, 5])
-@pytest.mark.parametrize(("gamma", "optimum"), [(0.5, 2.5), (0.99, 2.75)])
+@pytest.mark.parametrize(("gamma", "optimum"), [(0.5, 1.0), (0.99, 1.5)])
 def test_discounting_decides_whether_to_wait(gamma: float, optimum: float, n_envs: int, method: str) -> None:
-    # The assignment is given where it is not the question: under gamma = 0.5 the first two agents should stop
-    given = dict(assignment="fixed", assignment_kwargs=dict(representatives=[0, 0, 1, 1])) if gamma == 0.5 else {}
-    model = trained(NowOrLater, 2, n_envs, method, n_rollouts=20, gamma=gamma, **given)
+    model = trained(NowOrLater, 2, n_envs, method, n_rollouts=20, gamma=gamma)
     result = evaluate_welfare(model, NowOrLater(), n_eval_episodes=1)
+    assert result.social_welfare == pytest.approx(optimum, rel=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size:UserWarning")
+@pytest.mark.parametrize("n_envs", [1, 2, 5])
+@pytest.mark.parametrize(("gamma", "optimum"), [(0.5, 2.5), (0.99, 2.75)])
+def test_discounting_decides_who_waits(gamma: float, optimum: float, n_envs: int) -> None:
+    """By EM: end-to-end learning ends in local optima of this one for most learning rates, entropies and numbers of envs."""
+    model = trained(NowOrLaterForSome, 2, n_envs, "em", n_rollouts=30, gamma=gamma, ent_coef=0.05)
+    result = evaluate_welfare(model, NowOrLaterForSome(), n_eval_episodes=1)
     assert result.social_welfare == pytest.approx(optimum, rel=0.01)
 
 
