@@ -144,6 +144,34 @@ class Spaces(Probe):
         return self.np_random.uniform(-1.0, 1.0, self.n_agents)
 
 
+class Waiting(Probe):
+    """
+    Action a at the beginning makes an episode of a + 1 steps, which pays at each step what ``table`` says.
+
+    With representative j taking action j and the agents served by 0, 0, 0, 1, 1, 2, welfare is
+    (1 + 2 + 3 + 2 * (4 + 5) + 3 * 6) / 6 = 7. The mean of the scalar rewards over representatives is
+    (16 + 2 * 13 + 3 * 9) / 6 / 3 = 23 / 6, that of representative 0 16 / 6, and what it adds to welfare 1.
+    """
+
+    n_agents = 6
+    action_space = spaces.Discrete(3)
+    table = np.array([[1, 2, 3, 5, 5, 0], [1, 1, 1, 4, 5, 1], [1, 1, 0, 0, 1, 6]], dtype=np.float32)
+    representatives = (0, 0, 0, 1, 1, 2)
+    welfare = 7.0
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict]:
+        self.chosen = 0
+        return super().reset(**kwargs)
+
+    def rewards(self, action: int) -> np.ndarray:
+        if self.time == 0:
+            self.chosen = int(action)
+        return self.table[self.chosen]
+
+    def over(self, action: int) -> bool:
+        return self.time > self.chosen
+
+
 def time_limited(env: gym.Env, max_episode_steps: int = 5) -> gym.Env:
     """
     :param env: an environment

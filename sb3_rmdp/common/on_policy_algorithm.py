@@ -30,8 +30,9 @@ from sb3_rmdp.common.population import (
 from sb3_rmdp.common.representative import Representative
 from sb3_rmdp.common.returns import ReturnTracker
 from sb3_rmdp.common.saving import SavedRepresented
+from sb3_rmdp.common.scoring import score_as_usual, score_by_welfare
 from sb3_rmdp.common.turns import first_representatives, next_representatives
-from sb3_rmdp.vec_env import represented_vec_env
+from sb3_rmdp.vec_env import RepresentedActions, represented_vec_env
 
 
 class RepresentedOnPolicyAlgorithm(SavedRepresented):
@@ -87,8 +88,9 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self.n_agents = 0  # until an environment, or a saved model, tells
         self.population_id: str | None = None
         self.trained_under_vec_normalize: bool | None = None
-        # State of a run, not of the model: never saved, since a loaded model may run in another number of environments
+        # Whose turn it is: saved, of use to whoever goes on in as many environments
         self._acting: np.ndarray | None = None
+        # State of a run, not of the model: never saved, since a loaded model starts with new episodes
         self._return_tracker: ReturnTracker | None = None
         super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)  # type: ignore[arg-type]
 
@@ -111,6 +113,8 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self.assignment = make_assignment(self.assignment_method, self.n_agents, self.k, self.seed, self.assignment_kwargs).to(
             self.device
         )
+        # On the device, where SB3 puts what it loads
+        self._mean_returns = th.empty(0, device=self.device)
 
     def _check_env(self, env: VecEnv) -> None:
         """Take over the environment's population, or compare it with the one that the model was made for."""
@@ -144,11 +148,31 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
             raise ValueError("there is no environment to learn in: pass one to load(path, env=...) or to set_env(env)")
         self.check_vec_normalize(self.env)
         self.trained_under_vec_normalize = normalizes_observations(self.env)
-        if reset_num_timesteps or self._last_obs is None or self._acting is None:
-            self._last_obs = None
-            self._acting = first_representatives(self.n_envs, self.k)
-            self._return_tracker = ReturnTracker(self.n_envs, self.n_agents, self.k)
+        # A loaded model has no tracker: the environments it was saved with are not those it goes on in
+        if reset_num_timesteps or self._last_obs is None or self._return_tracker is None:
+            self._begin_episodes(go_on=not reset_num_timesteps)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        assert self.env is not None
+        score_as_usual(callback, self.env)
+        initialized = super()._init_callback(callback, progress_bar)
+        score_by_welfare(initialized, self.k, self.verbose)
+        return initialized
+
+    def _begin_episodes(self, go_on: bool) -> None:
+        """
+        Abandon running episodes.
+
+        :param go_on: keep whose turn it is, without which those who are last would never act in a training that is
+            interrupted again and again, and what was last seen of representatives
+        """
+        self._last_obs = None
+        if not go_on or self._acting is None or len(self._acting) != self.n_envs:
+            self._acting = first_representatives(self.n_envs, self.k)
+        known = self._mean_returns.cpu() if go_on and self._mean_returns.numel() else None
+        self._return_tracker = ReturnTracker(self.n_envs, self.n_agents, self.k, known)
+        self._mean_returns = self._return_tracker.means
 
     def check_vec_normalize(self, env: VecEnv) -> None:
         """
@@ -208,6 +232,8 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
+                # Nothing of the last step was taken down: whoever goes on begins with new episodes
+                self._last_obs = None
                 return False
             self._update_info_buffer(infos, dones)
             rollout_buffer.add(self._last_obs, actions, vectors, self._last_episode_starts, self._acting)  # type: ignore[arg-type]
@@ -298,7 +324,12 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         :param representative: who acts; by default representatives take turns per env and episode
         :return: actions, and the state to hand to the next call
         """
-        return self.policy.predict(observation, state, episode_start, deterministic, representative)
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic, representative)
+        if representative is None and actions.ndim > len(self.action_space.shape or ()):
+            assert state is not None
+            # Whoever steps a vec env in turns may want to know whose turn it was: see WelfareVecEnv
+            actions = RepresentedActions.tag(actions, state[0], self.assignment)
+        return actions, state
 
     def representative(self, index: int) -> Representative:
         """

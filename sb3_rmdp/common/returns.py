@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
+import torch as th
 
 
 class ReturnTracker:
     """
     Adds up reward vectors per environment and keeps the mean return of each representative.
 
+    Running episodes belong to the environments they run in and are never saved. The means outlive them: they are what
+    social welfare is made of for a representative that finishes no episode in a rollout, so the model saves them.
+
     :param n_envs: number of environments
     :param n_agents: number of agents
     :param k: number of representatives
+    :param means: means to go on with, float32 (k, n_agents), on the CPU; by default nothing has been seen yet
     """
 
-    def __init__(self, n_envs: int, n_agents: int, k: int):
+    def __init__(self, n_envs: int, n_agents: int, k: int, means: th.Tensor | None = None):
         self._running = np.zeros((n_envs, n_agents))
         self._sums = np.zeros((k, n_agents))
         self._counts = np.zeros(k, dtype=np.int64)
-        self._means = np.full((k, n_agents), np.nan)
+        #: Mean returns last seen of each representative, nan before any: float32, so that none of it is lost in a file
+        self.means = th.full((k, n_agents), th.nan) if means is None else means
 
     def add(self, reward_vectors: np.ndarray) -> None:
         """
@@ -45,8 +51,8 @@ class ReturnTracker:
         Mean returns (n_agents, k) over the episodes since the last call; for a representative that finished none, those of
         the last time it did; nan if it never has.
         """
-        seen = self._counts > 0
-        self._means[seen] = self._sums[seen] / self._counts[seen, None]
+        seen = np.flatnonzero(self._counts)
+        self.means[seen] = th.from_numpy(self._sums[seen] / self._counts[seen, None]).float()
         self._sums[:] = 0.0
         self._counts[:] = 0
-        return self._means.T
+        return self.means.numpy().T.astype(np.float64)

@@ -11,7 +11,7 @@ import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_rmdp.common.assignment import Assignment, assignment_class
+from sb3_rmdp.common.assignment import Assignment, assignment_class, make_assignment
 from sb3_rmdp.common.files import read_model_data, save_whole
 from sb3_rmdp.vec_env import represented_vec_env
 
@@ -28,14 +28,18 @@ class SavedRepresented(OnPolicyAlgorithm):
     n_agents: int
     assignment: Assignment
     assignment_method: str | type[Assignment]
+    assignment_kwargs: dict[str, Any] | None
+    #: Mean returns last seen of each representative, (k, n_agents); empty before the first training
+    _mean_returns: th.Tensor
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "assignment", "_acting", "_return_tracker"]
+        return [*super()._excluded_save_params(), "assignment", "_return_tracker"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
         own = ["assignment"] if self.assignment.optimizer is None else ["assignment", "assignment.optimizer"]
-        return [*state_dicts, *own], variables
+        # No state dict: SB3 wants all of these to be in a file, and files of earlier versions lack the returns
+        return [*state_dicts, *own], [*variables, "_mean_returns"]
 
     def save(
         self,
@@ -91,4 +95,13 @@ class SavedRepresented(OnPolicyAlgorithm):
             )
         if k != model.k:
             raise ValueError(f"k={k!r} cannot be changed on loading: {NEW_MODEL} {model.k}")
+        if kwargs.get("assignment_kwargs") is not None:
+            model._set_assignment_optimizer()
         return model
+
+    def _set_assignment_optimizer(self) -> None:
+        """Give the assignment's optimizer the settings of ``assignment_kwargs``; its state brought those of the file along."""
+        settings = make_assignment(self.assignment_method, self.n_agents, self.k, self.seed, self.assignment_kwargs).optimizer
+        if self.assignment.optimizer is not None and settings is not None:
+            for group, wanted in zip(self.assignment.optimizer.param_groups, settings.param_groups, strict=True):
+                group.update({name: value for name, value in wanted.items() if name != "params"})

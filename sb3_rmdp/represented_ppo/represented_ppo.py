@@ -45,7 +45,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param clip_range:
     :param clip_range_vf:
     :param normalize_advantage: per representative and minibatch
-    :param ent_coef:
+    :param ent_coef: a number, or a schedule as for the learning rate
     :param vf_coef: weight of the critic's loss, the mean over agents of their squared errors (eq. 8)
     :param max_grad_norm:
     :param use_sde:
@@ -85,7 +85,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
+        ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
@@ -174,6 +174,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         if self.assignment.optimizer is not None:
             optimizers.append(self.assignment.optimizer)
         clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        ent_coef = self.ent_coef(self._current_progress_remaining) if callable(self.ent_coef) else self.ent_coef
         explained_variance = self.rollout_buffer.compute_marginal_advantages(self.assignment.probabilities)
         with_values = self.clip_range_vf is not None or self.assignment.needs_agent_advantages
         critic_parameters = self.policy.critic_parameters()
@@ -186,7 +187,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         continue_training = True
         for epoch in range(self.n_epochs):
             for batch in self.rollout_buffer.get(self.batch_size, with_values):
-                loss, approx_kl, log = self._minibatch_loss(batch, clip_range)
+                loss, approx_kl, log = self._minibatch_loss(batch, clip_range, ent_coef)
                 logs.append(log)
                 if self.target_kl is not None and approx_kl.max().item() > 1.5 * self.target_kl:
                     continue_training = False
@@ -218,13 +219,18 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
+        if callable(self.ent_coef):
+            self.logger.record("train/ent_coef", ent_coef)
         if self.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
 
-    def _minibatch_loss(self, batch: RepresentedRolloutSamples, clip_range: float) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def _minibatch_loss(
+        self, batch: RepresentedRolloutSamples, clip_range: float, ent_coef: float
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
         :param batch: a minibatch
         :param clip_range: PPO's epsilon
+        :param ent_coef: weight of the entropy
         :return: the loss, approximate divergence of each representative (k,), and what there is to log, in the order of
             :meth:`train`
         """
@@ -247,7 +253,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         # Without an analytical form the entropy is estimated by the sampled log probabilities
         entropies = -log_prob if entropy is None else entropy
         entropy_loss = -block_means(entropies.view(self.k, -1), weights).sum()
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
         if self.assignment.needs_agent_advantages:
             assert batch.old_values is not None
             agent_advantages = (batch.returns - batch.old_values).view(self.k, -1, batch.returns.shape[1])

@@ -83,7 +83,7 @@ def test_same_actions_values_losses_and_gradients(action_space: spaces.Space) ->
     expected_loss.backward()
 
     batch = RepresentedRolloutSamples(obs_tensor, actions.float(), old_log_prob, advantages, returns[:, None], None, None)
-    loss, _, log = ours._minibatch_loss(batch, clip_range=0.2)
+    loss, _, log = ours._minibatch_loss(batch, clip_range=0.2, ent_coef=0.01)
     loss.backward()
     th.testing.assert_close(loss, expected_loss)
     th.testing.assert_close(log[:2], th.stack([policy_loss, value_loss]).detach())

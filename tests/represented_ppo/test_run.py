@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
@@ -94,12 +95,28 @@ def test_arguments_of_ppo(kwargs: dict) -> None:
     run(BOX, ACTION_SPACES["box"], **kwargs)
 
 
+def test_the_entropy_coefficient_may_follow_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    loss = RepresentedPPO._minibatch_loss
+
+    def watched(self: RepresentedPPO, batch: Any, clip_range: float, ent_coef: float) -> tuple[th.Tensor, ...]:
+        seen.append(ent_coef)
+        return loss(self, batch, clip_range, ent_coef)
+
+    monkeypatch.setattr(RepresentedPPO, "_minibatch_loss", watched)
+    kwargs = SMALL | dict(n_epochs=1, batch_size=16, ent_coef=LinearSchedule(1.0, 0.2, 1.0))
+    model = RepresentedPPO("MlpPolicy", vectorized(KnownAssignment, 3), k=3, **kwargs).learn(4 * 48)
+    # As for the learning rate: the share of the training that has passed, the rollout just collected included
+    np.testing.assert_allclose(sorted(set(seen), reverse=True), [0.8, 0.6, 0.4, 0.2])
+    assert model.logger.name_to_value["train/ent_coef"] == pytest.approx(0.2)
+
+
 def test_target_kl_acts_on_the_worst_representative(monkeypatch: pytest.MonkeyPatch) -> None:
     model = RepresentedPPO("MlpPolicy", vectorized(KnownAssignment, 3), k=3, target_kl=0.01, **SMALL)
     loss = RepresentedPPO._minibatch_loss
 
-    def runaway(self: RepresentedPPO, batch: Any, clip_range: float) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        total, _, log = loss(self, batch, clip_range)
+    def runaway(self: RepresentedPPO, *arguments: Any) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        total, _, log = loss(self, *arguments)
         return total, th.tensor([0.0, 0.0, 0.02]), log  # a mean of 0.0067 would pass
 
     monkeypatch.setattr(RepresentedPPO, "_minibatch_loss", runaway)
