@@ -1,12 +1,22 @@
 """Figures: panels, bars, lines and legends say what the data say; files are written; errors name the mend."""
 
+import io
+from collections import Counter
+
 import numpy as np
 import pytest
+import torch as th
+from stable_baselines3.common.logger import configure
 
 pytest.importorskip("matplotlib")
 from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 
-from sb3_rmdp import plots
+from sb3_rmdp import RepresentedPPO, plots
+from sb3_rmdp.common.assignment import HardAssignment
+from sb3_rmdp.plots import AssignmentPlotCallback
+from sb3_rmdp.plots.style import FAINT, QUALITATIVE
+from tests.probes import KnownAssignment, vectorized
 
 HOME = (4, 2)
 LOOP = [(4, 2), (3, 2), (3, 3), (4, 3), (4, 2)]
@@ -50,7 +60,7 @@ def test_tours_titles():
 
 def test_tours_shade_visited_tiles_only():
     axes = plots.plot_tours([LOOP], (5, 5), HOME).axes[0]
-    shaded = {tile for tile, colour in face_colours(axes, plots.FAINT).items() if colour != (1.0, 1.0, 1.0)}
+    shaded = {tile for tile, colour in face_colours(axes, FAINT).items() if colour != (1.0, 1.0, 1.0)}
     assert shaded == set(LOOP)
 
 
@@ -99,6 +109,22 @@ def test_assignment_histogram_of_many_representatives():
     assert sum(bar.get_height() for bar in figure.axes[0].patches) == 1000
 
 
+def test_group_sizes():
+    figure = plots.plot_group_sizes([0, 2, 2, 0, 2], k=4)
+    axes = figure.axes[0]
+    assert legend_texts(figure) == ["0: 2 agents", "1: 0 agents", "2: 3 agents", "3: 0 agents"]
+    bars = [(round(bar.get_x() + bar.get_width() / 2), bar.get_height(), bar.get_facecolor()[:3]) for bar in axes.patches]
+    assert bars == [(0, 2, plots.palette(4)[0]), (2, 3, plots.palette(4)[2])]
+    assert len(plots.plot_group_sizes(np.arange(1000) % 50).axes[0].patches) == 50
+
+
+def test_flips():
+    axes = plots.plot_flips([100, 200, 400], [3, 0], n_agents=5).axes[0]
+    bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axes.patches]
+    assert bars == [(100, 100, 3), (200, 200, 0)]
+    assert axes.get_title(loc="right") == "last: 0 of 5 agents"
+
+
 def test_welfare_curves():
     x = np.array([0, 10, 20])
     seeds = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 5.0]])
@@ -120,6 +146,8 @@ def test_welfare_curves():
         (plots.plot_tours, ([LOOP, SPUR], (5, 5), HOME)),
         (plots.plot_assignment_map, (np.arange(25) % 3, (5, 5), HOME)),
         (plots.plot_assignment_histogram, (np.linspace(0, 4, 20), np.arange(20) // 7)),
+        (plots.plot_group_sizes, ([0, 1, 1],)),
+        (plots.plot_flips, ([0, 10], [1], 3)),
         (plots.plot_welfare_curves, ({"EM": ([1, 2], [[1, 2], [2, 3]])}, 4)),
     ],
 )
@@ -159,7 +187,13 @@ def test_no_global_state_of_matplotlib(tmp_path):
         (lambda: plots.plot_assignment_histogram([1.0, np.nan], [0, 1]), "1 values that are not finite"),
         (lambda: plots.plot_assignment_histogram([1.0, 2.0], [0, 5], k=5), "to 5: .*k=5"),
         (lambda: plots.plot_assignment_histogram([], np.zeros(0, dtype=int)), r"shape \(0,\)"),
+        (lambda: plots.plot_group_sizes([0, 3], k=3), "to 3: .*k=3"),
+        (lambda: plots.plot_flips([0], [], 5), r"shape \(1,\) and flips \(0,\): pass the edges"),
+        (lambda: plots.plot_flips([0, 1], [1, 2], 5), r"shape \(2,\) and flips \(2,\)"),
+        (lambda: plots.plot_flips([0, 10, 10], [1, 2], 5), r"\[0.0, 10.0, 10.0\] do not rise"),
+        (lambda: plots.plot_flips([0, 1, 2], [0, 6], 5), "from 0 to 6: .*n_agents=5"),
         (lambda: plots.plot_welfare_curves({}), "curves is empty"),
+        (lambda: AssignmentPlotCallback(n_rollouts=0), "n_rollouts=0 counts rollouts"),
         (lambda: plots.plot_welfare_curves({"EM": ([1, 2], [1, 2, 3])}), r"'EM' has x of shape \(2,\) and y of shape \(3,\)"),
         (lambda: plots.plot_welfare_curves({"EM": ([], [])}), "'EM' has x of shape"),
         (lambda: plots.plot_welfare_curves({"EM": ([1], [np.inf])}), "'EM' has values that are not finite"),
@@ -168,3 +202,110 @@ def test_no_global_state_of_matplotlib(tmp_path):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Scripted(HardAssignment):
+    """Six agents who begin as 0, 1, 2, 0, 1, 2 and follow a script, a line per rollout."""
+
+    script = (
+        [0, 1, 2, 0, 1, 1],
+        [0, 0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1],
+        [2, 0, 0, 0, 0, 1],
+        [2, 0, 0, 0, 0, 1],
+    )
+
+    def update(self, progress):
+        self.lines = getattr(self, "lines", -1) + 1
+        self.served_by.copy_(th.tensor(self.script[self.lines]))
+
+
+def scripted(**kwargs):
+    """A training of six rollouts of 48 timesteps."""
+    env = vectorized(KnownAssignment, 3)
+    small = dict(n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    return RepresentedPPO("MlpPolicy", env, k=3, assignment=Scripted, **small, **kwargs)
+
+
+def pictures(folder):
+    """Scalars and pictures (height, width, rgba) of the event file in a folder, by tag and timesteps."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
+    events = accumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+    scalars = {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    images = {
+        tag: {event.step: imread(io.BytesIO(event.encoded_image_string), format="png") for event in events.Images(tag)}
+        for tag in events.Tags()["images"]
+    }
+    return scalars, images
+
+
+def area(image, colour):
+    """Pixels of a colour."""
+    return int((np.abs(image[..., :3] - colour).max(axis=-1) < 0.01).sum())
+
+
+def test_assignments_in_tensorboard(tmp_path, capsys):
+    """Beside all other outputs of SB3, none of which can write figures."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figures = pyplot.get_fignums()
+    model = scripted()
+    model.set_logger(configure(str(tmp_path), ["stdout", "log", "json", "csv", "tensorboard"]))
+    model.learn(6 * 48, callback=AssignmentPlotCallback(n_rollouts=2))
+    model.logger.close()
+    assert "plots" not in capsys.readouterr().out + (tmp_path / "progress.csv").read_text()
+    assert pyplot.get_fignums() == figures
+    scalars, images = pictures(tmp_path)
+    # From 0, 1, 2, 0, 1, 2 to line 1: agents 1, 2, 4 and 5; to line 3: none, agent 5 is back; to line 5: agent 0
+    assert scalars["assignment/flips"] == {96: 4, 192: 0, 288: 1}
+    assert scalars["assignment/reassigned"] == {48: 1, 96: 3, 144: 1, 192: 1, 240: 1, 288: 0}
+    assert {tag: list(by_time) for tag, by_time in images.items()} == {
+        "plots/agents": [96, 192, 288],
+        "plots/flips": [96, 192, 288],
+    }
+    # Every colour has its sample in the legend and a bar as high as the group is large: 5, 1 and 0, then 4, 1 and 1
+    colours = plots.palette(3)
+    first, last = (images["plots/agents"][timesteps] for timesteps in (96, 288))
+    sample = area(first, colours[2])
+    assert sample > 50
+    np.testing.assert_allclose(area(first, colours[0]) - sample, 5 * (area(first, colours[1]) - sample), rtol=0.05)
+    np.testing.assert_allclose(area(last, colours[0]) - sample, 4 * (area(last, colours[1]) - sample), rtol=0.05)
+    np.testing.assert_allclose(area(last, colours[1]), area(last, colours[2]), rtol=0.05)
+    # Of three bars, of 4, 0 and 1 agents, the first has four fifths of the area
+    flips = images["plots/flips"][288]
+    columns = (np.abs(flips[..., :3] - to_rgb(QUALITATIVE[-1])).max(axis=-1) < 0.01).sum(axis=0)
+    left, right = np.array_split(columns[np.flatnonzero(columns)[0] :], 2)
+    np.testing.assert_allclose(left.sum() / (left.sum() + right.sum()), 0.8, atol=0.03)
+
+
+def test_assignments_by_target_in_files(tmp_path, capsys):
+    """Without TensorBoard."""
+    model = scripted(verbose=1)
+    callback = AssignmentPlotCallback(n_rollouts=3, targets=np.arange(6.0), xlabel="speed", folder=tmp_path / "new" / "folder")
+    model.learn(6 * 48, callback=callback)
+    files = Counter(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert files == Counter(["agents_144.png", "agents_288.png", "flips.png"])
+    # At 144 all agents are with representative 0, at 288 there are three groups, in the colours of their representatives
+    images = [imread(tmp_path / "new" / "folder" / f"agents_{timesteps}.png") for timesteps in (144, 288)]
+    bars = [[area(image, colour) for colour in plots.palette(3)] for image in images]
+    assert bars[0][1:] == pytest.approx([bars[0][1]] * 2, rel=0.1)  # the samples of the legend
+    assert min(bars[1][1:]) > 3 * max(bars[0][1:]) and bars[1][0] < bars[0][0]
+    assert callback.timesteps == [0, 144, 288] and callback.flips == [4, 2]
+    assert "flips " in capsys.readouterr().out
+
+
+def test_a_training_that_goes_on_keeps_its_flips():
+    model, callback = scripted(), AssignmentPlotCallback(n_rollouts=2)
+    model.learn(3 * 48, callback=callback)
+    model.learn(3 * 48, callback=callback, reset_num_timesteps=False)
+    assert callback.timesteps == [0, 96, 192, 288] and callback.flips == [4, 0, 1]
+    model.assignment.lines = -1
+    model.learn(2 * 48, callback=callback)
+    assert callback.timesteps == [0, 96] and callback.flips == [1]  # from the last line to line 1: agent 0
+
+
+def test_targets_are_one_per_agent():
+    model = scripted()
+    with pytest.raises(ValueError, match=r"targets has shape \(5,\).*\(6,\)"):
+        model.learn(48, callback=AssignmentPlotCallback(targets=np.arange(5.0)))
+    assert model.num_timesteps == 0

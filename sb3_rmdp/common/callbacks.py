@@ -2,50 +2,122 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback, ProgressBarCallback
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import sync_envs_normalization
 
 from sb3_rmdp.common.evaluation import WelfareEvaluation, as_vec_env, evaluate_welfare
 from sb3_rmdp.common.files import save_whole
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 
+#: What the model was given under one name and reads under others while it learns
+READ_AS = {"learning_rate": ("lr_schedule",), "gamma": ("rollout_buffer.gamma",), "gae_lambda": ("rollout_buffer.gae_lambda",)}
+#: What PPO logs by itself if it is a schedule, as used by the last update
+LOGGED_SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
+#: Networks and buffers are made for these numbers
+SIZES = ("k", "n_agents", "n_envs", "n_steps")
+
 
 class AnnealCallback(BaseCallback):
     """
-    Moves an attribute of the model linearly from one value to another while it learns.
+    Moves a number of the model linearly from one value to another while it learns.
 
-    For what has no schedule of its own in SB3, such as the entropy coefficient.
+    Any number will do: a plain one, such as the entropy coefficient; a schedule, such as the learning rate or the clip range,
+    which is replaced by the present value; and one of a part of the model, such as ``assignment.mixing``. Arguments that are
+    annotated as ``int``, such as ``n_epochs``, are rounded.
 
-    :param attribute: name of a number among the model's attributes, e.g. "ent_coef"
-    :param start: value at the beginning of the training
+    A rollout, and the update after it, see the value that belongs to the share of the training that is done when the rollout
+    begins. Nothing but this share is remembered: a training that goes on with ``reset_num_timesteps=False`` goes on with the
+    values as well. The value is logged as ``train/<attribute>``, unless the model logs it by itself.
+
+    :param attribute: name of a number or schedule among the model's attributes, e.g. "ent_coef", or a path with dots
+    :param start: value at the beginning of the training, finite; a string such as "3e-4", which is no number in yaml, is read
     :param end: value at its end
     :param verbose: as in SB3
+    :raises ValueError: if start or end is no number; when ``learn`` is called, if the attribute is none
     """
 
     def __init__(self, attribute: str, start: float, end: float, verbose: int = 0):
         super().__init__(verbose)
         self.attribute = attribute
-        self.start = start
-        self.end = end
+        self.start = _finite_number("start", start)
+        self.end = _finite_number("end", end)
 
     def _init_callback(self) -> None:
-        value = getattr(self.model, self.attribute, None)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if self.attribute in SIZES:
+            raise ValueError(f"attribute={self.attribute!r} is a size that the model is made with: it cannot be annealed")
+        owner, name = self._find(self.attribute)
+        value = getattr(owner, name, None)
+        if not (_is_number(value) or _is_schedule(value, owner)):
+            what = f"is a {type(value).__name__}" if hasattr(owner, name) else "does not exist"
             raise ValueError(
-                f"attribute={self.attribute!r} of the model is a {type(value).__name__}: only a number can be annealed"
+                f"attribute={self.attribute!r} of the model {what}: only a number or a schedule can be annealed, such as "
+                "'ent_coef', 'learning_rate' or 'assignment.mixing'"
             )
 
     def _on_rollout_start(self) -> None:
-        done = min(1.0, self.num_timesteps / self.model._total_timesteps)
-        setattr(self.model, self.attribute, self.start + done * (self.end - self.start))
-        self.logger.record(f"train/{self.attribute}", getattr(self.model, self.attribute))
+        done = min(1.0, self.model.num_timesteps / self.model._total_timesteps)
+        value = self.start + done * (self.end - self.start)
+        is_schedule = False
+        for attribute in (self.attribute, *READ_AS.get(self.attribute, ())):
+            is_schedule = self._set(attribute, value)
+        if not (is_schedule and self.attribute in LOGGED_SCHEDULES):
+            self.logger.record(f"train/{self.attribute}", value)
 
     def _on_step(self) -> bool:
         return True
+
+    def _find(self, attribute: str) -> tuple[Any, str]:
+        """The object that a path leads to, and the name of its attribute."""
+        *path, name = attribute.split(".")
+        owner: Any = self.model
+        for part in path:
+            owner = getattr(owner, part, None)
+        return owner, name
+
+    def _set(self, attribute: str, value: float) -> bool:
+        """Give an attribute its value, and tell whether it is a schedule."""
+        owner, name = self._find(attribute)
+        if callable(getattr(owner, name)):
+            setattr(owner, name, FloatSchedule(value))
+            return True
+        parameter = inspect.signature(type(owner)).parameters.get(name)
+        counts = parameter is not None and parameter.annotation in (int, "int")
+        setattr(owner, name, round(value) if counts else value)
+        return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_schedule(value: Any, owner: Any) -> bool:
+    """A function of the remaining progress: no network, no class, no method of the model."""
+    if not callable(value) or isinstance(value, (type, th.nn.Module)) or getattr(value, "__self__", None) is owner:
+        return False
+    try:
+        return _is_number(value(1.0))
+    except Exception:  # whatever it is, it takes no progress
+        return False
+
+
+def _finite_number(name: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name}={value!r} is no finite number: pass one, e.g. 0.001")
+    return number
 
 
 class WelfareProgressBarCallback(ProgressBarCallback):
