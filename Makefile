@@ -24,7 +24,7 @@ install: $(STAMP)
 
 $(STAMP): setup.py constraints.txt sb3_rmdp/version.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plots,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plots,zoo,dev]"
 	touch $@
 
 demo: $(STAMP)

@@ -3,12 +3,27 @@
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
+
+class BuildWithHyperparams(build_py):
+    """Ships the top-level folder ``hyperparams`` within the package."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:  # they are found where they are
+            return
+        folder = Path(self.build_lib, "sb3_rmdp", "hyperparams")
+        self.mkpath(str(folder))
+        for source in (ROOT / "hyperparams").glob("*.yml"):
+            self.copy_file(str(source), str(folder / source.name))
+
+
 EXTRAS = {
-    # RL Zoo's scripts; it needs requests without saying so
-    "zoo": ["rl_zoo3>=2.9,<3", "requests"],
+    # RL Zoo's scripts. It needs requests without saying so; its plots, videos and logs are part of them
+    "zoo": ["rl_zoo3[plots]>=2.9,<3", "requests", "matplotlib", "tensorboard>=2.9.1", "moviepy", "pillow"],
     # Pictures, TensorBoard logs, videos
     "plots": ["matplotlib", "tensorboard>=2.9.1", "pillow"],
     # Faster MuJoCo collection; the last line with wheels for Python 3.11
@@ -16,7 +31,7 @@ EXTRAS = {
     # Multi-objective environments
     "mo": ["mo-gymnasium>=1.3"],
     "docs": ["sphinx", "myst-parser", "furo"],
-    "dev": ["pytest", "pytest-xdist", "mypy<3", "ruff", "black", "psutil"],
+    "dev": ["pytest", "pytest-xdist", "mypy<3", "types-PyYAML", "types-tqdm", "ruff", "black", "psutil"],
 }
 
 setup(
@@ -38,10 +53,13 @@ setup(
         "torch>=2.8,<3",
         "scipy>=1.9",
         "scikit-learn",
-        # learn(progress_bar=True)
+        # learn(progress_bar=True), tables
         "tqdm",
         "rich",
+        "click>=8.1",
     ],
+    entry_points={"console_scripts": ["sb3-rmdp=sb3_rmdp.cli:main"]},
+    cmdclass={"build_py": BuildWithHyperparams},
     extras_require=EXTRAS,
     classifiers=[
         "Programming Language :: Python :: 3",

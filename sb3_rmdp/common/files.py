@@ -31,6 +31,19 @@ def save_whole(path: str | pathlib.Path, write: Callable[[io.BufferedIOBase], No
         temporary.unlink(missing_ok=True)
 
 
+def model_file(path: str | pathlib.Path) -> pathlib.Path:
+    """
+    :param path: a model, with or without ".zip"
+    :return: its file; RL Zoo keeps folders beside models that are named like these without ".zip"
+    :raises FileNotFoundError: if there is none
+    """
+    candidates = (pathlib.Path(path), pathlib.Path(f"{path}.zip"))
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"there is no model file {candidates[0]} (nor {candidates[1]})")
+
+
 def read_model_data(path: str | pathlib.Path | io.BufferedIOBase, required: tuple[str, ...], algorithm: str) -> dict[str, Any]:
     """
     Read a model's plain attributes (not the pickled ones) from its zip file.
@@ -46,11 +59,7 @@ def read_model_data(path: str | pathlib.Path | io.BufferedIOBase, required: tupl
     if isinstance(path, io.BufferedIOBase):
         source = path
     else:
-        source = pathlib.Path(path)
-        if not source.exists():
-            source = source.with_name(source.name + ".zip")
-        if not source.exists():
-            raise FileNotFoundError(f"there is no model file {path} (nor {source})")
+        source = model_file(path)
     try:
         with zipfile.ZipFile(source) as archive:
             broken = archive.testzip()

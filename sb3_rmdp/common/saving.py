@@ -12,7 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_rmdp.common.assignment import Assignment, assignment_class, make_assignment
-from sb3_rmdp.common.files import read_model_data, save_whole
+from sb3_rmdp.common.files import model_file, read_model_data, save_whole
 from sb3_rmdp.vec_env import represented_vec_env
 
 #: End of a message about what cannot be changed
@@ -83,6 +83,8 @@ class SavedRepresented(OnPolicyAlgorithm):
         :return: the model
         :raises ValueError: if the file is broken or holds another kind of model, or the environment has other agents
         """
+        if isinstance(path, (str, pathlib.Path)):
+            path = model_file(path)
         data = read_model_data(path, ("k", "n_agents", "assignment_method"), cls.__name__)
         k, assignment = kwargs.pop("k", data["k"]), kwargs.pop("assignment", None)
         if env is not None:

@@ -156,6 +156,12 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypa
     assert (tmp_path / "model.zip").read_bytes() == content
 
 
+def test_a_folder_of_the_same_name_is_not_taken_for_the_file(tmp_path: Path) -> None:
+    trained().save(tmp_path / "model.zip")
+    (tmp_path / "model").mkdir()
+    assert RepresentedPPO.load(tmp_path / "model").k == 3
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no model file"):
         RepresentedPPO.load(tmp_path / "nothing")
