@@ -257,12 +257,12 @@ def load_with_env(
     :raises ValueError: if something is wrong or does not fit together, like the next
     :raises FileNotFoundError: if there is no such model
     """
-    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.utils import get_device
 
     from sb3_rmdp import RepresentedPPO
     from sb3_rmdp.common.files import read_model_data
     from sb3_rmdp.common.population import Population, check_same_population, population_of
+    from sb3_rmdp.vec_env import make_represented_vec_env
     from sb3_rmdp.zoo.run_folder import find_run_folder, read_run_folder, with_statistics
 
     if path.is_dir():
@@ -284,7 +284,7 @@ def load_with_env(
             )
         run_folder = None
         check_registered(env_id)
-        env = make_vec_env(env_id, n_envs, seed=seed, env_kwargs=env_kwargs)
+        env = make_represented_vec_env(env_id, n_envs, seed=seed, env_kwargs=env_kwargs)
         env = env if statistics is None else with_statistics(env, statistics)
     # Before spaces are compared: other agents often mean other observations, and are the better explanation
     check_same_population(Population(data["n_agents"], data.get("population_id")), population_of(env))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from sb3_rmdp.common.returns import ReturnTracker
 from sb3_rmdp.common.saving import SavedRepresented
 from sb3_rmdp.common.scoring import score_as_usual, score_by_welfare
 from sb3_rmdp.common.turns import first_representatives, next_representatives
-from sb3_rmdp.vec_env import RepresentedActions, represented_vec_env
+from sb3_rmdp.vec_env import BatchInfos, RepresentedActions, represented_vec_env
 
 
 class RepresentedOnPolicyAlgorithm(SavedRepresented):
@@ -259,6 +260,13 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _update_info_buffer(self, infos: Sequence[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        if isinstance(infos, BatchInfos) and dones is not None:
+            # Infos that are passed over are as the environment would make them, and tell of no end of an episode
+            looked_at = infos.looked_at(np.flatnonzero(dones))
+            infos, dones = [infos[idx] for idx in looked_at], dones[looked_at]
+        super()._update_info_buffer(list(infos), dones)
 
     def _torch_actor(self, obs: np.ndarray | dict[str, np.ndarray], representatives: np.ndarray) -> np.ndarray:
         with th.no_grad():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_rmdp.envs.contract import REWARD_VECTOR
+from sb3_rmdp.vec_env.infos import BatchInfos
 
 
 class Population(NamedTuple):
@@ -102,24 +104,17 @@ def normalizes_observations(env: VecEnv) -> bool:
     return isinstance(normalizer, VecNormalize) and normalizer.norm_obs
 
 
-def reward_vectors(infos: list[dict], n_agents: int) -> np.ndarray:
+def reward_vectors(infos: Sequence[dict], n_agents: int) -> np.ndarray:
     """
     Collect and check the reward vectors of one step.
 
-    :param infos: infos of all environments
+    :param infos: infos of all environments; of a BatchInfos the array is taken, and no dict is made
     :param n_agents: length that the vectors must have
     :return: float32 array (n_envs, n_agents)
     :raises ValueError: if one is missing, of another shape, or not finite; names the environment and the value
     """
-    vectors = [info.get(REWARD_VECTOR) for info in infos]
-    for env_index, vector in enumerate(vectors):
-        if vector is None or np.shape(vector) != (n_agents,):
-            got = "no reward vector" if vector is None else f"one of shape {np.shape(vector)}"
-            raise ValueError(
-                f'env {env_index} gave {got} in info["{REWARD_VECTOR}"]: every step must give shape ({n_agents},), '
-                "one reward per agent (sb3_rmdp.envs.check_represented_env tests an environment)"
-            )
-    stacked = np.asarray(vectors, dtype=np.float32)
+    batch = infos.reward_vectors if isinstance(infos, BatchInfos) else None
+    stacked = _stack(infos, n_agents) if batch is None or batch.shape[1] != n_agents else batch
     with np.errstate(invalid="ignore"):
         # The sum is finite unless an entry is not: one pass without a temporary
         finite = np.isfinite(stacked.sum(dtype=np.float64))
@@ -130,3 +125,21 @@ def reward_vectors(infos: list[dict], n_agents: int) -> np.ndarray:
             "environment's reward function"
         )
     return stacked
+
+
+def _stack(infos: Sequence[dict], n_agents: int) -> np.ndarray:
+    """
+    :param infos: infos of all environments
+    :param n_agents: length that the vectors must have
+    :return: their reward vectors, float32 array (n_envs, n_agents)
+    :raises ValueError: if one is missing or of another shape
+    """
+    vectors = [info.get(REWARD_VECTOR) for info in infos]
+    for env_index, vector in enumerate(vectors):
+        if vector is None or np.shape(vector) != (n_agents,):
+            got = "no reward vector" if vector is None else f"one of shape {np.shape(vector)}"
+            raise ValueError(
+                f'env {env_index} gave {got} in info["{REWARD_VECTOR}"]: every step must give shape ({n_agents},), '
+                "one reward per agent (sb3_rmdp.envs.check_represented_env tests an environment)"
+            )
+    return np.asarray(vectors, dtype=np.float32)

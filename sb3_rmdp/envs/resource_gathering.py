@@ -160,6 +160,27 @@ class ResourceGatheringEnv(gym.Env[np.ndarray, np.int64]):
         :raises ValueError: if the action is not one of the four
         :raises gymnasium.error.ResetNeeded: if the episode is over
         """
+        pay = self._walk(action)
+        info: dict[str, Any] = {}
+        reward = 0.0
+        if pay:
+            info[REWARD_VECTOR] = self._observation[2:] * np.float32(pay)
+            reward = pay * self._n_visited / self.n_agents
+        else:
+            info[REWARD_VECTOR] = np.zeros(self.n_agents, dtype=np.float32)
+        if self._over:
+            info["tour"] = list(self.path)
+        return self._observation.copy(), reward, self._over, False, info
+
+    def _walk(self, action: int | np.integer) -> int:
+        """
+        The rules of a step, on the state of this environment; vec envs that step many environments at once call it as well.
+
+        :param action: as for :meth:`step`
+        :return: what each agent on the tour earns; 0 away from home
+        :raises ValueError: if the action is not one of the four
+        :raises gymnasium.error.ResetNeeded: if the episode is over
+        """
         move = operator.index(action)
         if not 0 <= move < 4:
             raise ValueError(f"action={action} is not a move; use 0 up, 1 down, 2 left or 3 right")
@@ -174,20 +195,11 @@ class ResourceGatheringEnv(gym.Env[np.ndarray, np.int64]):
         if not observation[2 + tile]:
             observation[2 + tile] = 1.0
             self._n_visited += 1
-
-        info: dict[str, Any] = {}
-        reward = 0.0
         if tile == self._home:
-            pay = FULL_REWARD - self._steps
-            info[REWARD_VECTOR] = observation[2:] * np.float32(pay)
-            reward = pay * self._n_visited / self.n_agents
             self._over = True
-        else:
-            info[REWARD_VECTOR] = np.zeros(self.n_agents, dtype=np.float32)
-            self._over = self._steps >= self._max_episode_steps
-        if self._over:
-            info["tour"] = list(self.path)
-        return observation.copy(), reward, self._over, False, info
+            return FULL_REWARD - self._steps
+        self._over = self._steps >= self._max_episode_steps
+        return 0
 
     def render(self) -> Any:
         """

@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_rmdp.envs.contract import REWARD_VECTOR
+from sb3_rmdp.vec_env.infos import BatchInfos
 
 if TYPE_CHECKING:
     from sb3_rmdp.common.assignment import Assignment
@@ -98,7 +99,9 @@ class WelfareVecEnv(VecEnvWrapper):
         if self._acting is None:
             return obs, rewards, dones, infos
         assert self._weights is not None
-        shares = np.array([self._weights[j] @ info[REWARD_VECTOR] for j, info in zip(self._acting, infos, strict=True)])
+        batch = infos.reward_vectors if isinstance(infos, BatchInfos) else None
+        vectors = [info[REWARD_VECTOR] for info in infos] if batch is None else batch
+        shares = np.array([self._weights[j] @ vector for j, vector in zip(self._acting, vectors, strict=True)])
         self._returns += shares
         for idx in np.flatnonzero(dones):
             if "episode" in infos[idx]:

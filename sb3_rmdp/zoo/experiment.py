@@ -17,11 +17,11 @@ from rl_zoo3.utils import ALGOS
 from sqlalchemy.exc import OperationalError
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_budget, population_of
-from sb3_rmdp.vec_env import WelfareVecEnv
+from sb3_rmdp.vec_env import WelfareVecEnv, fastest_vec_env
 from sb3_rmdp.zoo.interrupts import StopOnInterrupt, sigint_ignored
 from sb3_rmdp.zoo.model_card import write_model_card
 from sb3_rmdp.zoo.tuning import sample_represented_params
@@ -67,6 +67,8 @@ class RepresentedExperimentManager(ExperimentManager):
         self.represented = issubclass(self.algorithm, RepresentedOnPolicyAlgorithm)
         if self.represented and kwargs.get("config") is None:
             self.config = str(default_config(self.algo))
+        if self.represented and self.vec_env_class is DummyVecEnv:
+            self.vec_env_class = fastest_vec_env  # type: ignore[assignment]  # with the same results
         self.budget: int | None = None
         self.learning = False
         self.opened: list[VecEnv] | None = None  # while setting up

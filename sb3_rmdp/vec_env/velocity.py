@@ -1,0 +1,119 @@
+"""Copies of a velocity task, stepped together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_rmdp.envs.contract import integer
+from sb3_rmdp.envs.velocity import velocity_rewards
+from sb3_rmdp.vec_env.batched import BatchedVecEnv, Moves
+from sb3_rmdp.vec_env.robots import ROBOTS, Motion, simulate
+
+
+class VelocityVecEnv(BatchedVecEnv):
+    """
+    A DummyVecEnv for copies of one velocity task: MuJoCo steps each, all the rest is done for the batch, same results.
+
+    :param env_fns: functions that make one environment each; with wrappers of ``gymnasium.make`` and SB3's ``Monitor`` only
+    :param n_threads: threads that step MuJoCo, at least 1; each environment always belongs to one of them, so that results
+        do not depend on it. More than one pays if as many cores are idle
+    :raises ValueError: if these are other environments, or of different robots, populations or settings
+    """
+
+    env_classes = tuple(ROBOTS)
+    _bound: ClassVar[tuple[str, ...]] = ("_robot", "_parts", "_chunks", "_places", "_qpos", "_qvel", "_forces", "_pool")
+
+    def __init__(self, env_fns: list[Callable[[], gym.Env]], n_threads: int = 1):
+        self.n_threads = min(integer("n_threads", n_threads, minimum=1), len(env_fns))
+        super().__init__(env_fns)
+
+    @classmethod
+    def _check_alike(cls, bases: list[Any]) -> None:
+        """See the base class."""
+        if len({type(base) for base in bases}) > 1:
+            raise ValueError(f"they are different robots, {sorted({type(base).__name__ for base in bases})}")
+        first, *others = [ROBOTS[type(base)].settings_of(base) for base in bases]
+        for settings in others:
+            different = [f"{name} ({first[name]!r} and {value!r})" for name, value in settings.items() if value != first[name]]
+            if different:
+                raise ValueError(f"they differ in {', '.join(different)}")
+
+    def _bind(self) -> None:
+        super()._bind()
+        bases = [part.base for part in self._layers]
+        base = bases[0]
+        self._robot = robot = ROBOTS[type(base)](base)
+        # Views of MuJoCo's memory, which stays where it is as long as the environment lives
+        self._qpos = [base.data.qpos for base in bases]
+        self._qvel = [base.data.qvel for base in bases]
+        self._places = [robot.place(base) for base in bases]
+        forces = [robot.forces(base) for base in bases]
+        self._forces = [force for force in forces if force is not None]
+        self._parts = [(base.data.ctrl, base.model, base.data) for base in bases]
+        self._chunks = np.array_split(np.arange(self.num_envs), self.n_threads)
+        self._pool = ThreadPoolExecutor(self.n_threads - 1, "mujoco") if self.n_threads > 1 else None
+
+    def _fits(self, actions: np.ndarray) -> bool:
+        return actions.dtype.kind in "iuf" and actions.shape == (self.num_envs, len(self._parts[0][0]))
+
+    def _simulate(self, actions: np.ndarray, chunk: np.ndarray) -> None:
+        """
+        Step MuJoCo in some of the environments.
+
+        :param actions: (n_envs, action_dim)
+        :param chunk: indices of the environments
+        """
+        frame_skip = self._layers[0].base.frame_skip
+        for i in chunk:
+            ctrl, model, data = self._parts[i]
+            ctrl[:] = actions[i]
+            simulate(model, data, frame_skip)
+
+    def _simulate_all(self, actions: np.ndarray) -> None:
+        """
+        :param actions: (n_envs, action_dim)
+        """
+        if self._pool is None:
+            self._simulate(actions, self._chunks[0])
+            return
+        futures = [self._pool.submit(self._simulate, actions, chunk) for chunk in self._chunks[1:]]
+        try:
+            self._simulate(actions, self._chunks[0])
+        finally:
+            # Whatever went wrong in one thread, nobody must still be at work when the caller learns of it
+            wait(futures)
+        for future in futures:
+            future.result()
+
+    def _advance(self, actions: np.ndarray) -> Moves:
+        robot, n_envs, base = self._robot, self.num_envs, self._layers[0].base
+        before = np.concatenate(self._places).reshape(n_envs, -1)
+        self._simulate_all(actions)
+        motion = Motion(
+            # The caller may write into its array again before somebody looks at the infos
+            actions=actions.copy(),
+            qpos=np.concatenate(self._qpos).reshape(n_envs, -1),
+            qvel=np.concatenate(self._qvel).reshape(n_envs, -1),
+            velocity=(np.concatenate(self._places).reshape(n_envs, -1) - before) / robot.dt,
+            forces=np.stack(self._forces) if self._forces else None,
+        )
+        rewards = velocity_rewards(motion.velocity[:, :1], base.targets, base.max_velocity)
+        healthy = robot.healthy(motion)
+        fallen = [] if healthy is None or not robot.falls() or healthy.all() else np.flatnonzero(~healthy).tolist()
+        means = np.add.reduce(rewards, axis=1) / rewards.shape[1]
+
+        def info(i: int) -> dict[str, Any]:
+            return robot.info(motion, healthy, i)
+
+        return Moves(robot.observe(motion), means.tolist(), rewards.astype(np.float32), fallen, info)
+
+    def close(self) -> None:
+        """See SB3; threads end as well."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        super().close()
