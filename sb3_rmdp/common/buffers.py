@@ -189,16 +189,14 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
         variance = returns.var()
         return float("nan") if variance == 0 else float(1.0 - self.advantages.var() / variance)
 
-    def get(  # type: ignore[override]
-        self, batch_size: int | None = None, with_values: bool = False
-    ) -> Generator[RepresentedRolloutSamples, None, None]:
+    def minibatches(self, batch_size: int | None = None) -> Iterator[tuple[np.ndarray, th.Tensor | None]]:
         """
         One epoch of minibatches. Each holds up to ``batch_size`` transitions of every representative; those that have fewer
         transitions than others run out earlier and are padded with weight 0.
 
         :param batch_size: transitions per representative, all by default
-        :param with_values: include ``old_values``
-        :return: generator of minibatches
+        :return: positions of transitions in the rollout, (k * batch,), block by block; and weights (k, batch), or ``None`` if
+            nothing is padded
         """
         assert self.full, "the rollout is not complete"
         # Transitions of each representative, shuffled; listed env by env as in SB3, so that k = 1 draws what SB3 draws
@@ -214,9 +212,29 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
             if any(len(rows) < length for rows in batches):
                 weights = self.to_torch(np.stack([np.arange(length) < len(rows) for rows in batches]).astype(np.float32))
                 batches = [np.resize(rows, length) if len(rows) else np.zeros(length, dtype=np.int64) for rows in batches]
-            yield self._samples_at(np.concatenate(batches), weights, with_values)
+            yield np.concatenate(batches), weights
 
-    def _samples_at(self, rows: np.ndarray, weights: th.Tensor | None, with_values: bool) -> RepresentedRolloutSamples:
+    def get(  # type: ignore[override]
+        self, batch_size: int | None = None, with_values: bool = False
+    ) -> Generator[RepresentedRolloutSamples, None, None]:
+        """
+        One epoch of :meth:`minibatches`, with all that belongs to them.
+
+        :param batch_size: transitions per representative, all by default
+        :param with_values: include ``old_values``
+        :return: generator of minibatches
+        """
+        for rows, weights in self.minibatches(batch_size):
+            yield self.samples_at(rows, weights, with_values)
+
+    def samples_at(self, rows: np.ndarray, weights: th.Tensor | None, with_values: bool) -> RepresentedRolloutSamples:
+        """
+        :param rows: positions of transitions in the rollout
+        :param weights: see :meth:`minibatches`
+        :param with_values: include ``old_values``
+        :return: the minibatch
+        """
+
         def gather(array: np.ndarray) -> th.Tensor:
             return self.to_torch(array.reshape(-1, *array.shape[2:])[rows], copy=False)
 

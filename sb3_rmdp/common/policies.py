@@ -173,6 +173,11 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         # Layers were replaced: the optimizer has to know the new ones
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """All parameters but :meth:`critic_parameters`."""
+        critic = set(map(id, self.critic_parameters()))
+        return [parameter for parameter in self.parameters() if id(parameter) not in critic]
+
     def critic_parameters(self) -> list[nn.Parameter]:
         """Parameters that only the values depend on; all others count as the actors'."""
         modules: list[nn.Module] = [self.mlp_extractor.value_net, self.value_net]

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any, ClassVar, TypeVar
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_rmdp.common.assignment import Assignment
-from sb3_rmdp.common.buffers import RepresentedRolloutSamples
-from sb3_rmdp.common.losses import block_means, clipped_objective, normalize
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
+from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
+from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
 from sb3_rmdp.represented_ppo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 
 SelfRepresentedPPO = TypeVar("SelfRepresentedPPO", bound="RepresentedPPO")
@@ -169,50 +168,23 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         the worst representative; nothing is read back from the device within the loop but what ``target_kl`` needs.
         """
         self.policy.set_training_mode(True)
-        optimizers = [self.policy.optimizer]
         self._update_learning_rate(self.policy.optimizer)
-        if self.assignment.optimizer is not None:
-            optimizers.append(self.assignment.optimizer)
         clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
         ent_coef = self.ent_coef(self._current_progress_remaining) if callable(self.ent_coef) else self.ent_coef
         explained_variance = self.rollout_buffer.compute_marginal_advantages(self.assignment.probabilities)
-        with_values = self.clip_range_vf is not None or self.assignment.needs_agent_advantages
-        critic_parameters = self.policy.critic_parameters()
-        critic_ids = set(map(id, critic_parameters))
-        actor_parameters = [parameter for parameter in self.policy.parameters() if id(parameter) not in critic_ids]
         max_grad_norm = self.max_grad_norm * self.k**0.5
 
-        logs: list[th.Tensor] = []
-        approx_kl = th.zeros(self.k)
-        continue_training = True
-        for epoch in range(self.n_epochs):
-            for batch in self.rollout_buffer.get(self.batch_size, with_values):
-                loss, approx_kl, log = self._minibatch_loss(batch, clip_range, ent_coef)
-                logs.append(log)
-                if self.target_kl is not None and approx_kl.max().item() > 1.5 * self.target_kl:
-                    continue_training = False
-                    if self.verbose >= 1:
-                        worst = int(approx_kl.argmax())
-                        print(
-                            f"Early stopping at step {epoch}: representative {worst} moved by {approx_kl.max():.3f} > max kl"
-                        )
-                    break
-                for optimizer in optimizers:
-                    optimizer.zero_grad()
-                loss.backward()
-                th.nn.utils.clip_grad_norm_(actor_parameters, max_grad_norm)
-                th.nn.utils.clip_grad_norm_(critic_parameters, max_grad_norm)
-                for optimizer in optimizers:
-                    optimizer.step()
-            self._n_updates += 1
-            if not continue_training:
-                break
+        gradients = (ManualGradients if ManualGradients.fits(self) else AutogradGradients)(self, clip_range, ent_coef)
+        try:
+            self._take_steps(gradients, max_grad_norm)
+        finally:
+            gradients.finish()
         if self.policy.normalizer is not None:
             # Only now: the ratios of an update need the moments under which its actions were taken
             self.policy.normalizer.update(self.rollout_buffer.observations)
 
         names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
-        for name, value in zip(names, th.stack(logs).mean(dim=0).tolist(), strict=True):
+        for name, value in zip(names, gradients.logs().mean(dim=0).tolist(), strict=True):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/explained_variance", explained_variance)
         if hasattr(self.policy, "log_std"):
@@ -224,44 +196,23 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         if self.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
 
-    def _minibatch_loss(
-        self, batch: RepresentedRolloutSamples, clip_range: float, ent_coef: float
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def _take_steps(self, gradients: ManualGradients | AutogradGradients, max_grad_norm: float) -> None:
         """
-        :param batch: a minibatch
-        :param clip_range: PPO's epsilon
-        :param ent_coef: weight of the entropy
-        :return: the loss, approximate divergence of each representative (k,), and what there is to log, in the order of
-            :meth:`train`
-        """
-        actions = batch.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else batch.actions
-        values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, actions)
-        log_ratio = (log_prob - batch.old_log_prob).view(self.k, -1)
-        ratio = log_ratio.exp()
-        weights = batch.weights
-        advantages = batch.advantages.view(self.k, -1)
-        if self.normalize_advantage:
-            advantages = normalize(advantages, weights)
-        policy_loss = -block_means(clipped_objective(ratio, advantages, clip_range), weights).sum()
+        All epochs, or fewer if ``target_kl`` strikes.
 
-        if self.clip_range_vf is not None:
-            assert batch.old_values is not None
-            clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
-            values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-        squared_errors = (batch.returns - values).square().mean(dim=1).view(self.k, -1)
-        value_loss = block_means(squared_errors, weights).sum()
-        # Without an analytical form the entropy is estimated by the sampled log probabilities
-        entropies = -log_prob if entropy is None else entropy
-        entropy_loss = -block_means(entropies.view(self.k, -1), weights).sum()
-        loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
-        if self.assignment.needs_agent_advantages:
-            assert batch.old_values is not None
-            agent_advantages = (batch.returns - batch.old_values).view(self.k, -1, batch.returns.shape[1])
-            assignment_loss = self.assignment.loss(ratio.detach(), agent_advantages, clip_range, weights)
-            loss = loss if assignment_loss is None else loss + assignment_loss
-        with th.no_grad():
-            approx_kl = block_means(log_ratio.exp() - 1.0 - log_ratio, weights)
-            clip_fraction = block_means(((ratio - 1.0).abs() > clip_range).float(), weights).mean()
-            mean_losses = [x / self.k for x in (policy_loss, value_loss, entropy_loss)]
-            log = th.stack([*mean_losses, approx_kl.max(), clip_fraction, loss / self.k])
-        return loss, approx_kl, log
+        :param gradients: where gradients come from
+        :param max_grad_norm: bound of their norm
+        """
+        for epoch in range(self.n_epochs):
+            self._n_updates += 1
+            for _ in gradients.epoch():
+                if self.target_kl is not None:
+                    approx_kl = gradients.approx_kl()
+                    if approx_kl.max().item() > 1.5 * self.target_kl:
+                        if self.verbose >= 1:
+                            worst = f"representative {int(approx_kl.argmax())} moved by {approx_kl.max():.3f}"
+                            print(f"Early stopping at step {epoch}: {worst} > max kl")
+                        return
+                gradients.step(max_grad_norm)
+                if self.assignment.optimizer is not None:
+                    self.assignment.optimizer.step()

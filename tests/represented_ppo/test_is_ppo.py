@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import set_random_seed
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.buffers import RepresentedRolloutSamples
 from sb3_rmdp.envs import VectorReward
+from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
 from tests.probes import Drift, Spaces, time_limited
 
 ACTION_SPACES = {
@@ -83,7 +84,7 @@ def test_same_actions_values_losses_and_gradients(action_space: spaces.Space) ->
     expected_loss.backward()
 
     batch = RepresentedRolloutSamples(obs_tensor, actions.float(), old_log_prob, advantages, returns[:, None], None, None)
-    loss, _, log = ours._minibatch_loss(batch, clip_range=0.2, ent_coef=0.01)
+    loss, _, log = AutogradGradients(ours, clip_range=0.2, ent_coef=0.01).loss(batch)
     loss.backward()
     th.testing.assert_close(loss, expected_loss)
     th.testing.assert_close(log[:2], th.stack([policy_loss, value_loss]).detach())

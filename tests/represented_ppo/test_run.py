@@ -18,6 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
 from sb3_rmdp.common.assignment import ASSIGNMENTS
 from sb3_rmdp.envs import ENV_IDS
+from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
+from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
 from tests.probes import Drift, KnownAssignment, Spaces, time_limited, vectorized
 
 SMALL: dict[str, Any] = dict(n_steps=16, batch_size=8, n_epochs=2, seed=0, device="cpu")
@@ -97,31 +99,31 @@ def test_arguments_of_ppo(kwargs: dict) -> None:
 
 def test_the_entropy_coefficient_may_follow_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    loss = RepresentedPPO._minibatch_loss
+    made = ManualGradients.__init__
 
-    def watched(self: RepresentedPPO, batch: Any, clip_range: float, ent_coef: float) -> tuple[th.Tensor, ...]:
+    def watched(self: ManualGradients, model: RepresentedPPO, clip_range: float, ent_coef: float) -> None:
         seen.append(ent_coef)
-        return loss(self, batch, clip_range, ent_coef)
+        made(self, model, clip_range, ent_coef)
 
-    monkeypatch.setattr(RepresentedPPO, "_minibatch_loss", watched)
+    monkeypatch.setattr(ManualGradients, "__init__", watched)
     kwargs = SMALL | dict(n_epochs=1, batch_size=16, ent_coef=LinearSchedule(1.0, 0.2, 1.0))
     model = RepresentedPPO("MlpPolicy", vectorized(KnownAssignment, 3), k=3, **kwargs).learn(4 * 48)
     # As for the learning rate: the share of the training that has passed, the rollout just collected included
-    np.testing.assert_allclose(sorted(set(seen), reverse=True), [0.8, 0.6, 0.4, 0.2])
+    np.testing.assert_allclose(seen, [0.8, 0.6, 0.4, 0.2], atol=1e-12)
     assert model.logger.name_to_value["train/ent_coef"] == pytest.approx(0.2)
 
 
-def test_target_kl_acts_on_the_worst_representative(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gradients", [ManualGradients, AutogradGradients])
+def test_target_kl_acts_on_the_worst_representative(gradients: type, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RepresentedPPO("MlpPolicy", vectorized(KnownAssignment, 3), k=3, target_kl=0.01, **SMALL)
-    loss = RepresentedPPO._minibatch_loss
-
-    def runaway(self: RepresentedPPO, *arguments: Any) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        total, _, log = loss(self, *arguments)
-        return total, th.tensor([0.0, 0.0, 0.02]), log  # a mean of 0.0067 would pass
-
-    monkeypatch.setattr(RepresentedPPO, "_minibatch_loss", runaway)
+    monkeypatch.setattr(ManualGradients, "fits", staticmethod(lambda model: gradients is ManualGradients))
+    # a mean of 0.0067 would pass
+    monkeypatch.setattr(gradients, "approx_kl", lambda self: th.tensor([0.0, 0.0, 0.02]))
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.learn(48)
-    assert model._n_updates == 1
+    assert model._n_updates == 1 and "normalizer" not in before
+    for name, parameter in model.policy.named_parameters():
+        assert th.equal(parameter, before[name])  # it struck before the first step
 
 
 # n_envs == n_agents (3), k == n_agents (3), k == 1, n_envs no multiple of k
