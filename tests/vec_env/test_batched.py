@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import os
 import pickle
 import threading
 import time
@@ -159,6 +160,16 @@ def test_the_time_limit_of_rl_zoo() -> None:
     ours.seed(3), dummy.seed(3)
     ends = assert_same(ours, dummy, random_actions(dummy, 90))
     assert {info["TimeLimit.truncated"] for info in ends} == {True, False}
+
+
+@pytest.mark.parametrize(("n_envs", "n_threads"), [(1, 1), (15, 1), (33, 2), (50, 3)])
+def test_threads_by_default(n_envs: int, n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for 16 environments, but not more than there are cores."""
+    for cores in (2, 8):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        env = VelocityVecEnv([HopperVelocityEnv] * n_envs)
+        assert env.n_threads == min(n_threads, cores)
+        env.close()
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 9])
