@@ -69,7 +69,10 @@ def run_script(script: str, words: list[str]) -> Path | None:
         if manager is not None and manager.learning:
             raise
         if script == "plot_from_file" and "empty" in str(error):
-            error = ValueError("there is an environment with a single run in the file; plot_from_file needs two or more")
+            error = ValueError(
+                "the file has a single run of an environment, since all_plots leaves out those with fewer evaluations than "
+                "others; plot_from_file needs two or more"
+            )
         _fail(error, words)
     finally:
         register()  # where enjoy has put something else
