@@ -21,11 +21,13 @@ from torch.nn import functional as F
 from sb3_rmdp.common.flat_adam import FlatAdam
 from sb3_rmdp.common.losses import normalize
 from sb3_rmdp.common.policies import RepresentedLinear
+from sb3_rmdp.represented_ppo.policies import MlpPolicy, MultiInputPolicy
 
 if TYPE_CHECKING:
     from sb3_rmdp.represented_ppo.represented_ppo import RepresentedPPO
 
 ACTIVATIONS = (nn.Tanh, nn.ReLU)
+POLICIES = (MlpPolicy, MultiInputPolicy)
 
 
 class Perceptron:
@@ -125,7 +127,9 @@ class ManualGradients:
         policy = model.policy
         extractor = policy.mlp_extractor
         return (
-            type(policy.action_dist) in (DiagGaussianDistribution, CategoricalDistribution)
+            # Not a class of the user's, whose methods may compute something else
+            type(policy) in POLICIES
+            and type(policy.action_dist) in (DiagGaussianDistribution, CategoricalDistribution)
             and policy.share_features_extractor
             and not any(True for _ in policy.features_extractor.parameters())
             and model.clip_range_vf is None

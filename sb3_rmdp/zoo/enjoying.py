@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
@@ -33,14 +32,7 @@ def enjoyable(
         _n_steps = 0
         _n_episodes = 0
 
-        def predict(
-            self,
-            observation: np.ndarray | dict[str, np.ndarray],
-            state: tuple[np.ndarray, ...] | None = None,
-            episode_start: np.ndarray | None = None,
-            deterministic: bool = False,
-            representative: int | np.ndarray | None = None,
-        ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        def predict(self, observation: Any, state: Any = None, episode_start: Any = None, **kwargs: Any) -> Any:
             if self._bar is None:
                 self._bar = tqdm(total=n_timesteps, unit="step", disable=not progress)
             elif episode_start is not None:
@@ -53,7 +45,7 @@ def enjoyable(
             self._n_steps += 1
             self._bar.total = max(n_timesteps, self._n_steps)
             self._bar.update()
-            return super().predict(observation, state, episode_start, deterministic, representative)
+            return super().predict(observation, state, episode_start, **kwargs)
 
     Enjoyable.__name__ = algorithm.__name__
     return Enjoyable

@@ -12,6 +12,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import set_random_seed
 
 from sb3_rmdp import RepresentedPPO
+from sb3_rmdp.represented_ppo import MlpPolicy
 from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
 from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
 from tests.probes import Spaces, vectorized
@@ -109,6 +110,14 @@ def test_all_else_is_left_to_autograd(kwargs: dict[str, Any]) -> None:
     env = vectorized(lambda: Spaces(BOX, BOX, 3), 2)
     model = RepresentedPPO("MlpPolicy", env, k=2, **SMALL, **kwargs).learn(64)
     assert not ManualGradients.fits(model)
+
+
+def test_a_policy_of_ones_own_is_left_to_autograd() -> None:
+    class Own(MlpPolicy):
+        """May compute anything."""
+
+    env = vectorized(lambda: Spaces(BOX, BOX, 3), 2)
+    assert not ManualGradients.fits(RepresentedPPO(Own, env, k=2, **SMALL).learn(64))
 
 
 def test_representatives_with_unequal_transitions_are_left_to_autograd(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,8 @@ def test_the_hub_can_read_the_head(grid: Path) -> None:
     card = ModelCard.load(grid / "model_card.md")
     result = evaluate_in_grid(grid / "rmdp-ResourceGathering-v0.zip", True)
     (metric,) = card.data.eval_results
-    assert card.data.library_name == "stable-baselines3" and GRID in card.data.tags
+    data = card.data.to_dict()
+    assert data["library_name"] == "stable-baselines3" and GRID in data["tags"]
     assert (card.data.model_name, metric.dataset_name, metric.metric_type) == ("RepresentedPPO", GRID, "social_welfare")
     assert metric.metric_value == f"{result.social_welfare:.2f} +/- {result.standard_error:.2f}"
 
