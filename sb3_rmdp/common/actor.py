@@ -22,8 +22,9 @@ from sb3_rmdp.common.policies import RepresentedActorCriticPolicy, RepresentedLi
 Actor = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
-    nn.Tanh: np.tanh,
-    nn.ReLU: lambda x: np.maximum(x, 0.0),
+    # In place: they get what a layer has just made
+    nn.Tanh: lambda x: np.tanh(x, out=x),
+    nn.ReLU: lambda x: np.maximum(x, 0.0, out=x),
 }
 
 
@@ -57,7 +58,13 @@ class _NumpyActor:
             mean = moments.mean.float().numpy().ravel()
             scale = moments.scale(policy.normalizer.epsilon).numpy().ravel()
             clip = policy.normalizer.clip
-            self._steps.insert(0, lambda x: np.clip((x - mean) * scale, -clip, clip))
+
+            def normalize(x: np.ndarray) -> np.ndarray:
+                x = x - mean
+                x *= scale
+                return x.clip(-clip, clip, out=x)
+
+            self._steps.insert(0, normalize)
         self._weight = policy.action_net.weight.detach().numpy()
         self._bias = policy.action_net.bias.detach().numpy()
         self._gaussian = isinstance(policy.action_dist, DiagGaussianDistribution)
@@ -68,11 +75,14 @@ class _NumpyActor:
         x = obs.reshape(len(obs), -1).astype(np.float32, copy=False)
         for step in self._steps:
             x = step(x)
-        output = np.matmul(self._weight[representatives], x[:, :, None])[:, :, 0] + self._bias[representatives]
+        output = np.matmul(self._weight[representatives], x[:, :, None])[:, :, 0]
+        output += self._bias[representatives]
         # Random numbers are torch's, drawn as SB3's distributions draw them
         if self._gaussian:
-            noise = th.normal(th.zeros(output.shape), th.ones(output.shape)).numpy()
-            return (output + self._std[representatives] * noise).reshape(len(obs), *self._action_shape)
+            noise = th.randn(output.shape).numpy()
+            noise *= self._std[representatives]
+            noise += output
+            return noise.reshape(len(obs), *self._action_shape)
         logits = th.from_numpy(output)
         return th.multinomial(logits.softmax(dim=1), 1, replacement=True).numpy()[:, 0]
 
@@ -80,5 +90,11 @@ class _NumpyActor:
 def _step(layer: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
     if isinstance(layer, nn.Linear):
         weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
-        return lambda x: x @ weight + bias
+
+        def linear(x: np.ndarray) -> np.ndarray:
+            x = x @ weight
+            x += bias
+            return x
+
+        return linear
     return ACTIVATIONS[type(layer)]
