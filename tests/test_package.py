@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sb3_rmdp
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,16 @@ model = RepresentedPPO("MlpPolicy", "rmdp/ResourceGathering-v0", k=2, n_steps=64
 print("trained", model.num_timesteps)
 """
     assert "trained 128" in run(code)
+
+
+def test_hyperparameters_are_shipped(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    built = ["--build-base", str(tmp_path), "--build-lib", str(tmp_path / "lib")]
+    command = [sys.executable, "setup.py", "--quiet", "build", *built]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shipped = tmp_path / "lib" / "sb3_rmdp" / "hyperparams" / "rppo.yml"
+    assert shipped.read_text(encoding="utf-8") == (ROOT / "hyperparams" / "rppo.yml").read_text(encoding="utf-8")
 
 
 def test_version_is_that_of_the_changelog() -> None:

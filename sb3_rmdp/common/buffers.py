@@ -225,16 +225,9 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
         :return: generator of minibatches
         """
         for rows, weights in self.minibatches(batch_size):
-            yield self.samples_at(rows, weights, with_values)
+            yield self._samples_at(rows, weights, with_values)
 
-    def samples_at(self, rows: np.ndarray, weights: th.Tensor | None, with_values: bool) -> RepresentedRolloutSamples:
-        """
-        :param rows: positions of transitions in the rollout
-        :param weights: see :meth:`minibatches`
-        :param with_values: include ``old_values``
-        :return: the minibatch
-        """
-
+    def _samples_at(self, rows: np.ndarray, weights: th.Tensor | None, with_values: bool) -> RepresentedRolloutSamples:
         def gather(array: np.ndarray) -> th.Tensor:
             return self.to_torch(array.reshape(-1, *array.shape[2:])[rows], copy=False)
 
