@@ -17,7 +17,7 @@ help:
 	@echo "make type      mypy"
 	@echo "make format    ruff and black, mending"
 	@echo "make doc       documentation, docs/_build/html/index.html"
-	@echo "make bench     time of an update against stock PPO; table of measured welfare"
+	@echo "make bench     time and memory of updates against stock PPO, ten minutes; measured welfare"
 	@echo "make clean     remove .venv and caches"
 
 install: $(STAMP)
@@ -30,7 +30,12 @@ $(STAMP): setup.py constraints.txt sb3_rmdp/version.txt
 demo: $(STAMP)
 	$(BIN)/python examples/resource_gathering.py --out runs/demo
 
-test: $(STAMP)
+# EnvPool is large, and of use to few: only tests install it by themselves
+$(VENV)/.envpool: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[envpool]"
+	touch $@
+
+test: $(STAMP) $(VENV)/.envpool
 	$(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
@@ -49,7 +54,7 @@ doc: $(STAMP)
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.performance
 	$(BIN)/python benchmarks/welfare.py --summary
 
 clean:

@@ -26,8 +26,8 @@ EXTRAS = {
     "zoo": ["rl_zoo3[plots]>=2.9,<3", "requests", "matplotlib", "tensorboard>=2.9.1", "moviepy", "pillow"],
     # Pictures, TensorBoard logs, videos
     "plots": ["matplotlib", "tensorboard>=2.9.1", "pillow"],
-    # Faster MuJoCo collection; the last line with wheels for Python 3.11
-    "envpool": ["envpool>=1.2,<1.3"],
+    # MuJoCo stepped by EnvPool, for machines with many cores; there are no wheels for Python 3.10
+    "envpool": ["envpool>=1.2,<1.3; python_version >= '3.11'"],
     # Multi-objective environments
     "mo": ["mo-gymnasium>=1.3"],
     "docs": ["sphinx", "myst-parser", "furo"],

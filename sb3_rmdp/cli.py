@@ -287,7 +287,7 @@ def load_with_env(
         env = make_represented_vec_env(env_id, n_envs, seed=seed, env_kwargs=env_kwargs)
         env = env if statistics is None else with_statistics(env, statistics)
     # Before spaces are compared: other agents often mean other observations, and are the better explanation
-    check_same_population(Population(data["n_agents"], data.get("population_id")), population_of(env))
+    check_same_population(Population(data["n_agents"], data.get("population_id"), data.get("n_features")), population_of(env))
     model = RepresentedPPO.load(path, env=env, device=device, custom_objects=UNUSED_SCHEDULES)
     model.check_vec_normalize(env)
     return model, env, run_folder

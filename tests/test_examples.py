@@ -14,6 +14,7 @@ FILES = {
     "resource_gathering": {"model.zip", "tours.png", "assignment.png", "tensorboard"},
     "half_cheetah": {"model.zip", "assignment.png"},
     "own_environment": {"model.zip"},
+    "preferences": {"model.zip"},
 }
 
 

@@ -20,8 +20,8 @@ class RepresentedRolloutSamples(NamedTuple):
     A minibatch: k blocks of ``batch`` transitions, block j acted by representative j.
 
     ``weights`` (k, batch) is 1 for a transition and 0 for padding, or ``None`` if nothing is padded. All else has a leading
-    axis of length k * batch: observations, actions, old_log_prob (), advantages (), returns (n_agents,), and old_values
-    (n_agents,) if asked for.
+    axis of length k * batch: observations, actions, old_log_prob (), advantages (), returns (n_values,), and old_values
+    (n_values,) if asked for.
     """
 
     observations: PyTorchObs
@@ -35,24 +35,28 @@ class RepresentedRolloutSamples(NamedTuple):
 
 class RolloutChunk(NamedTuple):
     """
-    Consecutive transitions: observations, actions and representatives (m,) to read, and views of the buffer's ``values``
-    (m, n_agents) and ``log_probs`` (m,) to write the networks' outputs to.
+    Consecutive transitions: observations, actions, representatives (m,) and reward vectors (m, n_rewards) to read, and views
+    of the buffer's ``values`` and ``returns`` (m, n_values) and ``log_probs`` (m,) to write to.
     """
 
     observations: PyTorchObs
     actions: th.Tensor
     representatives: th.Tensor
+    reward_vectors: np.ndarray
     values: np.ndarray
+    returns: np.ndarray
     log_probs: np.ndarray
 
 
 class VectorRewardRolloutBuffer(RolloutBuffer):
     """
-    Rollouts with one reward per agent.
+    Rollouts with a vector of rewards per transition, one for every agent or for every reward feature.
 
     Arrays are (n_steps, n_envs, ...) and keep that order. The two large ones are ``reward_vectors``, turned into ``returns``
-    in place, and ``values``, both (n_steps, n_envs, n_agents) float32; nothing else of that size is ever made. Values and log
-    probabilities are not known while transitions are added: :meth:`chunks` hands everything out for one pass of the networks.
+    in place, and ``values``, both (n_steps, n_envs, n_rewards) float32; nothing else of that size is ever made. Where the
+    critic has fewer values than there are rewards, ``returns`` and ``values`` are (n_steps, n_envs, n_values), and rewards
+    stay as they are. Values and log probabilities are not known while transitions are added: :meth:`chunks` hands
+    everything out for one pass of the networks.
 
     :param buffer_size: steps per environment
     :param observation_space: space of an observation
@@ -61,7 +65,8 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
     :param gae_lambda: lambda of generalised advantage estimation
     :param gamma: discount factor
     :param n_envs: number of environments
-    :param n_agents: number of agents
+    :param n_rewards: length of a reward vector
+    :param n_values: number of values of a critic that has other values than one per reward
     :param k: number of representatives
     """
 
@@ -77,10 +82,13 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
         gae_lambda: float = 1,
         gamma: float = 0.99,
         n_envs: int = 1,
-        n_agents: int = 1,
+        n_rewards: int = 1,
+        n_values: int | None = None,
         k: int = 1,
     ):
-        self.n_agents = n_agents
+        self.n_rewards = n_rewards
+        self.n_values = n_rewards if n_values is None else n_values
+        self.projected = n_values is not None
         self.k = k
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
@@ -94,9 +102,9 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
             self.episode_starts = np.zeros(shape, dtype=np.float32)
             self.representatives = np.zeros(shape, dtype=np.int64)
             self.advantages = np.zeros(shape, dtype=np.float32)
-            self.values = np.zeros((*shape, self.n_agents), dtype=np.float32)
-            self.reward_vectors = np.zeros((*shape, self.n_agents), dtype=np.float32)
-            self.returns = self.reward_vectors
+            self.values = np.zeros((*shape, self.n_values), dtype=np.float32)
+            self.reward_vectors = np.zeros((*shape, self.n_rewards), dtype=np.float32)
+            self.returns = np.zeros_like(self.values) if self.projected else self.reward_vectors
         self.pos = 0
         self.full = False
 
@@ -113,7 +121,7 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
 
         :param obs: observations (n_envs, *observation shape), raw
         :param action: actions (n_envs, *action shape)
-        :param reward_vector: rewards of all agents (n_envs, n_agents)
+        :param reward_vector: rewards (n_envs, n_rewards)
         :param episode_start: True where the observation begins an episode, (n_envs,)
         :param representative: who acted, (n_envs,)
         """
@@ -127,7 +135,7 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
 
     def chunks(self) -> Iterator[RolloutChunk]:
         """The whole rollout in pieces of bounded size, in the order in which it was collected."""
-        steps = max(1, CHUNK_ENTRIES // (self.n_envs * max(self.n_agents, 64)))
+        steps = max(1, CHUNK_ENTRIES // (self.n_envs * max(self.n_values, 64)))
         for start in range(0, self.buffer_size, steps):
             rows = np.arange(start * self.n_envs, min(start + steps, self.buffer_size) * self.n_envs)
             piece = slice(rows[0], rows[-1] + 1)
@@ -135,7 +143,9 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
                 observations=self._observations_at(rows),
                 actions=self.to_torch(self.actions.reshape(-1, self.action_dim)[piece]).float(),
                 representatives=self.to_torch(self.representatives.reshape(-1)[piece]),
-                values=self.values.reshape(-1, self.n_agents)[piece],
+                reward_vectors=self.reward_vectors.reshape(-1, self.n_rewards)[piece],
+                values=self.values.reshape(-1, self.n_values)[piece],
+                returns=self.returns.reshape(-1, self.n_values)[piece],
                 log_probs=self.log_probs.reshape(-1)[piece],
             )
 
@@ -145,23 +155,23 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
 
         :param steps: steps at which episodes were cut off
         :param envs: their environments
-        :param values: values (m, n_agents) of their last states, under the representatives that acted
+        :param values: values (m, n_values) of their last states, under the representatives that acted
         """
-        self.reward_vectors[steps, envs] += self.gamma * values
+        self.returns[steps, envs] += self.gamma * values
 
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         """
-        Turn rewards into TD(lambda) returns of every agent, in place. The advantage of agent i is return minus value; the
-        sum over agents that an actor ascends is taken in :meth:`compute_marginal_advantages`, once alpha is known.
+        Turn the rewards in ``returns`` into TD(lambda) returns, in place. Advantages are returns minus values; the sum that an
+        actor ascends is taken in :meth:`compute_marginal_advantages`, once alpha is known.
 
-        :param last_values: values (n_envs, n_agents) of the states after the last step
+        :param last_values: values (n_envs, n_values) of the states after the last step
         :param dones: True where the last step ended an episode, (n_envs,)
         """
-        next_values = last_values.cpu().numpy().reshape(self.n_envs, self.n_agents)
+        next_values = last_values.cpu().numpy().reshape(self.n_envs, self.n_values)
         next_non_terminal = 1.0 - dones.astype(np.float32)[:, None]
-        advantages = np.zeros((self.n_envs, self.n_agents), dtype=np.float32)
+        advantages = np.zeros((self.n_envs, self.n_values), dtype=np.float32)
         for step in reversed(range(self.buffer_size)):
-            values, returns = self.values[step], self.reward_vectors[step]
+            values, returns = self.values[step], self.returns[step]
             discount = self.gamma * next_non_terminal
             advantages *= self.gae_lambda * discount
             advantages += returns
@@ -171,23 +181,48 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
             next_values = values
             next_non_terminal = 1.0 - self.episode_starts[step][:, None]
 
-    def compute_marginal_advantages(self, alpha: np.ndarray) -> float:
+    def compute_marginal_advantages(self, value_weights: np.ndarray, reward_weights: np.ndarray | None = None) -> float:
         """
         A^j = sum_i alpha[i, j] A^ij for the representative j that acted (eq. 9), into ``advantages`` (n_steps, n_envs).
 
-        :param alpha: assignment probabilities (n_agents, k)
+        :param value_weights: what each of the critic's values counts for a representative's agents, (n_values, k); alpha
+            itself if there is one per agent
+        :param reward_weights: what each reward counts beyond what the values' rewards say of it, (n_rewards, k): what a critic
+            of fewer values leaves out of the agents' rewards, so that what the actor ascends is exact
         :return: share of the variance of the marginal returns that the critic explains; nan if they do not vary
         """
-        weights = np.ascontiguousarray(alpha.T, dtype=np.float32)
+        weights = np.ascontiguousarray(value_weights.T, dtype=np.float32)
         returns = np.empty_like(self.advantages)
-        steps = max(1, CHUNK_ENTRIES // (self.n_envs * self.n_agents))
-        for start in range(0, self.buffer_size, steps):
-            chunk = slice(start, start + steps)
+        for chunk in self._pieces(self.n_values):
             chunk_weights = weights[self.representatives[chunk]]
             np.einsum("sei,sei->se", self.returns[chunk], chunk_weights, out=returns[chunk])
             np.einsum("sei,sei->se", self.returns[chunk] - self.values[chunk], chunk_weights, out=self.advantages[chunk])
+        if reward_weights is not None:
+            left_out = self._discounted_sums(np.ascontiguousarray(reward_weights.T, dtype=np.float32))
+            returns += left_out
+            self.advantages += left_out
         variance = returns.var()
         return float("nan") if variance == 0 else float(1.0 - self.advantages.var() / variance)
+
+    def _pieces(self, width: int) -> Iterator[slice]:
+        """Steps in ranges, for temporary arrays (steps, n_envs, width) of bounded size."""
+        steps = max(1, CHUNK_ENTRIES // (self.n_envs * width))
+        for start in range(0, self.buffer_size, steps):
+            yield slice(start, start + steps)
+
+    def _discounted_sums(self, weights: np.ndarray) -> np.ndarray:
+        """
+        Advantages of rewards whose values are zero.
+
+        :param weights: of rewards for each representative, (k, n_rewards)
+        :return: (n_steps, n_envs)
+        """
+        sums = np.empty_like(self.advantages)
+        for chunk in self._pieces(self.n_rewards):
+            np.einsum("sei,sei->se", self.reward_vectors[chunk], weights[self.representatives[chunk]], out=sums[chunk])
+        for step in reversed(range(self.buffer_size - 1)):
+            sums[step] += self.gamma * self.gae_lambda * (1.0 - self.episode_starts[step + 1]) * sums[step + 1]
+        return sums
 
     def minibatches(self, batch_size: int | None = None) -> Iterator[tuple[np.ndarray, th.Tensor | None]]:
         """

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
+from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import (
-    Population,
+    agent_weights_of,
     check_no_reward_normalization,
     check_same_population,
     population_of,
+    reward_key,
     reward_vectors,
 )
 
@@ -82,7 +85,7 @@ def evaluate_welfare(
         raise ValueError(f"n_eval_episodes={n_eval_episodes}: every representative needs at least 1 episode")
     vec_env = as_vec_env(env)
     check_no_reward_normalization(vec_env)
-    check_same_population(Population(model.policy.n_agents, model.population_id), population_of(vec_env))
+    check_same_population(model.population, population_of(vec_env))
     model.check_vec_normalize(vec_env)
 
     normalizer = unwrap_vec_normalize(vec_env)
@@ -96,7 +99,7 @@ def evaluate_welfare(
             normalizer.training = training
 
     assignment = model.assignment.representatives
-    utilities, variances = moments.mean.T.copy(), moments.variance.T
+    utilities, variances = moments.utilities(), moments.variances()
     greedy = np.where(_take(utilities, assignment) == utilities.max(axis=1), assignment, utilities.argmax(axis=1))
     return WelfareEvaluation(
         utilities=utilities,
@@ -137,17 +140,23 @@ def _take(utilities: np.ndarray, assignment: np.ndarray) -> np.ndarray:
 
 class _Moments:
     """
-    Running mean and variance of returns (k, n_agents), and of what each representative's group adds to welfare (k,).
+    Running moments of returns, and of what each representative's group adds to welfare.
+
+    Utilities are linear in returns of features, and their variances quadratic: with factored rewards means and covariances
+    of the features are kept.
 
     :param assignment: representative of each agent, (n_agents,)
     :param k: number of representatives
+    :param weights: of the agents
     """
 
-    def __init__(self, assignment: np.ndarray, k: int):
-        self._groups = [assignment == j for j in range(k)]
+    def __init__(self, assignment: np.ndarray, k: int, weights: AgentWeights):
+        self._weights = weights
+        shares = th.as_tensor((assignment[:, None] == np.arange(k)) / np.float32(len(assignment)))
+        self._groups = weights.of_groups(shares).numpy().T.astype(np.float64)  # (k, size)
         self._counts = np.zeros(k, dtype=np.int64)
-        self.mean = np.zeros((k, len(assignment)))
-        self._squares = np.zeros((k, len(assignment)))
+        self._mean = np.zeros((k, weights.size))
+        self._squares = np.zeros((k, weights.size, weights.size) if weights.factored else (k, weights.size))
         self._group_mean = np.zeros(k)
         self._group_squares = np.zeros(k)
 
@@ -155,18 +164,31 @@ class _Moments:
         """One more episode (Welford's algorithm: stable where the variance is small against the mean)."""
         j = representative
         self._counts[j] += 1
-        delta = returns - self.mean[j]
-        self.mean[j] += delta / self._counts[j]
-        self._squares[j] += delta * (returns - self.mean[j])
-        group_return = returns[self._groups[j]].sum() / len(returns)
+        delta = returns - self._mean[j]
+        self._mean[j] += delta / self._counts[j]
+        delta_after = returns - self._mean[j]
+        self._squares[j] += np.outer(delta, delta_after) if self._weights.factored else delta * delta_after
+        group_return = self._groups[j] @ returns
         group_delta = group_return - self._group_mean[j]
         self._group_mean[j] += group_delta / self._counts[j]
         self._group_squares[j] += group_delta * (group_return - self._group_mean[j])
 
-    @property
-    def variance(self) -> np.ndarray:
-        """Unbiased variance of returns (k, n_agents); nan after one episode."""
-        return self._unbiased(self._squares, self._counts[:, None])
+    def utilities(self) -> np.ndarray:
+        """Mean returns (n_agents, k)."""
+        return self._weights.of_agents(th.as_tensor(self._mean.T)).numpy().copy()
+
+    def variances(self) -> np.ndarray:
+        """Unbiased variances of returns (n_agents, k); nan after one episode."""
+        if not self._weights.factored:
+            return self._unbiased(self._squares, self._counts[:, None]).T
+        variances = np.empty((self._weights.n_agents, len(self._counts)))
+        covariances = th.as_tensor(self._unbiased(self._squares, self._counts[:, None, None]))
+        for agents in self._weights.blocks():
+            block = self._weights.weights[agents].to(covariances)
+            for j, covariance in enumerate(covariances):
+                # Rounding must not make a variance of nothing a negative one
+                variances[agents, j] = (block @ covariance * block).sum(dim=1).clamp(min=0.0).numpy()
+        return variances
 
     @property
     def group_variance(self) -> np.ndarray:
@@ -175,22 +197,26 @@ class _Moments:
 
     @staticmethod
     def _unbiased(squares: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return np.divide(squares, counts - 1, out=np.full_like(squares, np.nan), where=counts > 1)
+        enough = np.broadcast_to(counts > 1, squares.shape)
+        return np.divide(squares, counts - 1, out=np.full_like(squares, np.nan), where=enough)
 
 
 def _run_episodes(model: RepresentedOnPolicyAlgorithm, env: VecEnv, n_eval_episodes: int, deterministic: bool) -> _Moments:
-    k, n_agents, n_envs = model.policy.k, model.policy.n_agents, env.num_envs
-    moments = _Moments(model.assignment.representatives, k)
+    k, n_envs = model.k, env.num_envs
+    # Of this environment: a loaded model may know none
+    weights = agent_weights_of(env, model.n_agents)
+    size, key = weights.size, reward_key(weights)
+    moments = _Moments(model.assignment.representatives, k, weights)
     n_episodes = n_eval_episodes * k
     # Episode number m belongs to representative m mod k; an env that is through with one takes the next number
     episodes = np.arange(n_envs)
     started = n_envs
-    running = np.zeros((n_envs, n_agents))
+    running = np.zeros((n_envs, size))
     obs = env.reset()
     while (episodes < n_episodes).any():
         actions, _ = model.predict(obs, deterministic=deterministic, representative=episodes % k)  # type: ignore[arg-type]
         obs, _, dones, infos = env.step(actions)
-        running += reward_vectors(infos, n_agents)
+        running += reward_vectors(infos, size, key)
         for idx in np.flatnonzero(dones):
             if episodes[idx] < n_episodes:
                 moments.add(int(episodes[idx] % k), running[idx])

@@ -35,10 +35,9 @@ class FlatAdam:
         else:
             self._step = th.zeros((), dtype=th.float32, device=self._value.device)
             self._mean, self._square = th.zeros_like(self._value), th.zeros_like(self._value)
-        for parameter, value, gradient in zip(
-            self.parameters, self._pieces(self._value), self._pieces(self.gradient), strict=True
-        ):
-            parameter.data, parameter.grad = value, gradient
+        gradients = self.pieces(self.gradient)
+        for parameter, value in self.pieces(self._value).items():
+            parameter.data, parameter.grad = value, gradients[parameter]
 
     @staticmethod
     def fits(optimizer: th.optim.Optimizer) -> bool:
@@ -79,17 +78,20 @@ class FlatAdam:
 
     def finish(self) -> None:
         """Give every parameter its own value, and the optimizer its state."""
-        pieces = (self._pieces(flat) for flat in (self._value, self._mean, self._square))
-        for parameter, value, mean, square in zip(self.parameters, *pieces, strict=True):
-            parameter.data, parameter.grad = value.clone(), None
+        values, means, squares = (self.pieces(flat) for flat in (self._value, self._mean, self._square))
+        for parameter in self.parameters:
+            parameter.data, parameter.grad = values[parameter].clone(), None
             if float(self._step) > 0:
                 self.optimizer.state[parameter] = {
                     "step": self._step.clone(),
-                    "exp_avg": mean.clone(),
-                    "exp_avg_sq": square.clone(),
+                    "exp_avg": means[parameter].clone(),
+                    "exp_avg_sq": squares[parameter].clone(),
                 }
 
-    def _pieces(self, flat: th.Tensor) -> list[th.Tensor]:
-        """Views of a flat tensor in the shapes of the parameters."""
-        sizes = [parameter.numel() for parameter in self.parameters]
-        return [piece.view_as(parameter) for parameter, piece in zip(self.parameters, flat.split(sizes), strict=True)]
+    def pieces(self, flat: th.Tensor) -> dict[th.Tensor, th.Tensor]:
+        """
+        :param flat: a number for each number of the parameters, in their order
+        :return: views of it in the shapes of the parameters
+        """
+        pieces = flat.split([parameter.numel() for parameter in self.parameters])
+        return {parameter: piece.view_as(parameter) for parameter, piece in zip(self.parameters, pieces, strict=True)}

@@ -16,18 +16,23 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.common.actor import numpy_actor
+from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.assignment import Assignment, assignment_class, make_assignment
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
 from sb3_rmdp.common.population import (
     Population,
+    agent_weights_of,
     check_budget,
     check_no_reward_normalization,
+    check_same_normalization,
     check_same_population,
     normalizes_observations,
     population_of,
+    reward_key,
     reward_vectors,
 )
+from sb3_rmdp.common.reassignment import reassign
 from sb3_rmdp.common.representative import Representative
 from sb3_rmdp.common.returns import ReturnTracker
 from sb3_rmdp.common.saving import SavedRepresented
@@ -47,6 +52,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
     :param assignment: name or class of the assignment, see :mod:`sb3_rmdp.common.assignment`
     :param assignment_kwargs: its own arguments
     :param normalize_observations: normalise observations by running moments, inside the policy
+    :param critic_rank: number of the critic's values, 1 to n_agents; by default one per agent, or per reward feature
     :param verbose: as in SB3
     :param kwargs: arguments of the backbone
     :raises ValueError: if k is out of range, the assignment unknown, or the environment no represented MDP
@@ -63,6 +69,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         assignment: str | type[Assignment] = "em",
         assignment_kwargs: dict[str, Any] | None = None,
         normalize_observations: bool = True,
+        critic_rank: int | None = None,
         verbose: int = 0,
         _init_setup_model: bool = True,
         **kwargs: Any,
@@ -75,7 +82,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
                 raise ValueError(
                     "env=None: pass an environment, a vec env or a gymnasium id, e.g. 'rmdp/ResourceGathering-v0'"
                 )
-            clash = {"k", "n_agents", "normalize_observations"} & set(kwargs.get("policy_kwargs") or {})
+            clash = {"k", "n_rewards", "critic_rank", "normalize_observations"} & set(kwargs.get("policy_kwargs") or {})
             if clash:
                 raise ValueError(
                     f"policy_kwargs has {sorted(clash)}: these are arguments of the model or facts of the environment"
@@ -86,8 +93,11 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self.assignment_method = assignment
         self.assignment_kwargs = assignment_kwargs
         self.normalize_observations = normalize_observations
+        self.critic_rank = critic_rank
         self.n_agents = 0  # until an environment, or a saved model, tells
+        self.n_features: int | None = None
         self.population_id: str | None = None
+        self.reward_weights = AgentWeights(0)
         self.trained_under_vec_normalize: bool | None = None
         # Whose turn it is: saved, of use to whoever goes on in as many environments
         self._acting: np.ndarray | None = None
@@ -96,17 +106,25 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)  # type: ignore[arg-type]
 
     def _setup_model(self) -> None:
+        # A loaded model has its numbers, and no weights unless there is an environment
+        self.reward_weights = AgentWeights(self.n_agents, size=self.n_features)
         if self.env is not None:
             self._check_env(self.env)
         check_budget(self.k, self.n_agents)
+        if self.critic_rank is not None and self.n_features is not None:
+            raise ValueError(
+                f"critic_rank={self.critic_rank}: rewards of this environment are factored already, and the critic has one "
+                f"value for each of {self.n_features} reward features; leave critic_rank out"
+            )
         if self.rollout_buffer_class is None:
             is_dict = isinstance(self.observation_space, spaces.Dict)
             self.rollout_buffer_class = VectorRewardDictRolloutBuffer if is_dict else VectorRewardRolloutBuffer
         # Sizes of the r-MDP reach policy and buffer without entering the user's own kwargs, which `load` compares and saves
         policy_kwargs, buffer_kwargs = self.policy_kwargs, self.rollout_buffer_kwargs
-        sizes = {"k": self.k, "n_agents": self.n_agents}
-        self.policy_kwargs = {**policy_kwargs, **sizes, "normalize_observations": self.normalize_observations}
-        self.rollout_buffer_kwargs = {**buffer_kwargs, **sizes}
+        sizes: dict[str, Any] = {"k": self.k, "n_rewards": self.reward_weights.size}
+        own = {"critic_rank": self.critic_rank, "normalize_observations": self.normalize_observations}
+        self.policy_kwargs = {**policy_kwargs, **sizes, **own}
+        self.rollout_buffer_kwargs = {**buffer_kwargs, **sizes, "n_values": self.critic_rank}
         try:
             super()._setup_model()
         finally:
@@ -114,6 +132,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self.assignment = make_assignment(self.assignment_method, self.n_agents, self.k, self.seed, self.assignment_kwargs).to(
             self.device
         )
+        self.assignment.connect(self.reward_weights, self.value_weights)
         # On the device, where SB3 puts what it loads
         self._mean_returns = th.empty(0, device=self.device)
 
@@ -122,8 +141,20 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         check_no_reward_normalization(env)
         population = population_of(env)
         if not self.n_agents:
-            self.n_agents, self.population_id = population
-        check_same_population(Population(self.n_agents, self.population_id), population)
+            self.n_agents, self.population_id, self.n_features = population
+        check_same_population(self.population, population)
+        self.reward_weights = agent_weights_of(env, self.n_agents, self.device)
+
+    @property
+    def population(self) -> Population:
+        """The agents that the model was made for."""
+        return Population(self.n_agents, self.population_id, self.n_features)
+
+    @property
+    def value_weights(self) -> AgentWeights:
+        """How agents' values come from the critic's outputs."""
+        basis = self.policy.critic_basis
+        return self.reward_weights if basis is None else AgentWeights(self.n_agents, basis.weights)
 
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """
@@ -135,6 +166,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         """
         vec_env = self._wrap_env(represented_vec_env(env, self.k, self.verbose), self.verbose)
         self._check_env(vec_env)
+        self.assignment.connect(self.reward_weights, self.value_weights)
         super().set_env(vec_env, force_reset)
 
     def _setup_learn(
@@ -172,7 +204,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         if not go_on or self._acting is None or len(self._acting) != self.n_envs:
             self._acting = first_representatives(self.n_envs, self.k)
         known = self._mean_returns.cpu() if go_on and self._mean_returns.numel() else None
-        self._return_tracker = ReturnTracker(self.n_envs, self.n_agents, self.k, known)
+        self._return_tracker = ReturnTracker(self.n_envs, self.reward_weights.size, self.k, known)
         self._mean_returns = self._return_tracker.means
 
     def check_vec_normalize(self, env: VecEnv) -> None:
@@ -180,14 +212,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         :param env: an environment that the model is to act in
         :raises ValueError: if the model was trained under a VecNormalize of observations and this is none, or the reverse
         """
-        if self.trained_under_vec_normalize not in (None, normalizes_observations(env)):
-            raise ValueError(
-                "the model was trained on observations normalised by VecNormalize: load its statistics with "
-                "VecNormalize.load(path, env) and pass that environment"
-                if self.trained_under_vec_normalize
-                else "the model was trained without VecNormalize, whose observations it would not understand: pass the "
-                "environment without it"
-            )
+        check_same_normalization(self.trained_under_vec_normalize, env)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -213,6 +238,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         rollout_buffer.reset()
         timeouts: list[tuple[int, int, int, Any]] = []  # step, env, representative, terminal observation
         act = numpy_actor(self.policy) or self._torch_actor
+        size, key = self.reward_weights.size, reward_key(self.reward_weights)
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
@@ -229,7 +255,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
                     clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
 
             new_obs, rewards, dones, infos = env.step(clipped_actions)
-            vectors = reward_vectors(infos, self.n_agents)
+            vectors = reward_vectors(infos, size, key)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -246,17 +272,18 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
                     if terminal_obs is not None and infos[idx].get("TimeLimit.truncated", False):
                         timeouts.append((n_steps, int(idx), int(self._acting[idx]), terminal_obs))
                 finished = self._return_tracker.finish(dones, self._acting)
-                self.assignment.record_episodes(self._acting[dones], finished)
+                self.assignment.record_episodes(self._acting[dones], self._told(finished))
                 self._acting = np.where(dones, next_representatives(self._acting, env.num_envs, self.k), self._acting)
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
 
-        self.assignment.record_rewards(rollout_buffer.representatives, rollout_buffer.reward_vectors)
+        self.assignment.record_rewards(rollout_buffer.representatives, self._told(rollout_buffer.reward_vectors))
         self._evaluate(rollout_buffer, timeouts)
         last_values = self._values(new_obs, self._acting)  # type: ignore[arg-type]
         rollout_buffer.compute_returns_and_advantage(last_values, dones)
-        self._reassign()
+        for name, value in reassign(self.assignment, self._return_tracker, self.num_timesteps / self._total_timesteps).items():
+            self.logger.record(name, value)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -274,14 +301,26 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
             return self.policy.act(obs_as_tensor(obs, self.device), acting).cpu().numpy()
 
     def _values(self, obs: np.ndarray | dict[str, np.ndarray], representatives: np.ndarray) -> th.Tensor:
-        """Values (batch, n_agents) of observations under representatives (batch,)."""
+        """Values (batch, n_values) of observations under representatives (batch,)."""
         with th.no_grad():
             acting = th.as_tensor(representatives, device=self.device)
             return self.policy.predict_values(obs_as_tensor(obs, self.device), acting)
 
+    def _told(self, rewards: np.ndarray) -> np.ndarray:
+        """What the assignment is told of rewards (..., size): those of every agent, if it takes no features."""
+        if self.assignment.takes_features or not self.reward_weights.factored:
+            return rewards
+        flat = th.as_tensor(rewards.reshape(-1, rewards.shape[-1]), device=self.device)
+        return self.reward_weights.of_agents(flat.t()).t().cpu().numpy().reshape(*rewards.shape[:-1], self.n_agents)
+
     def _evaluate(self, rollout_buffer: VectorRewardRolloutBuffer, timeouts: list[tuple[int, int, int, Any]]) -> None:
         """One pass of the networks over a rollout, and of the critic over the states in which time limits struck."""
+        basis = self.policy.critic_basis
+        self.policy.fit_critic_basis(rollout_buffer.reward_vectors.reshape(-1, rollout_buffer.n_rewards))
         for chunk in rollout_buffer.chunks():
+            if basis is not None:
+                rewards = th.as_tensor(chunk.reward_vectors, device=self.device)
+                chunk.returns[:] = basis.project(rewards).cpu().numpy()
             actions = chunk.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else chunk.actions
             with th.no_grad():
                 values, log_probs, _ = self.policy.evaluate_actions(chunk.observations, actions, chunk.representatives)
@@ -295,24 +334,6 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
                 else np.stack(observations)
             )
             rollout_buffer.bootstrap(steps, envs, self._values(stacked, np.array(acted)).cpu().numpy())
-
-    def _reassign(self) -> None:
-        """The assignment's turn (the E-step), and what there is to log about it."""
-        assert self._return_tracker is not None
-        before = self.assignment.representatives
-        self.assignment.update(self.num_timesteps / self._total_timesteps)
-        probabilities = self.assignment.probabilities
-        after = self.assignment.representatives
-        entropy = abs((probabilities * np.log(np.clip(probabilities, 1e-12, None))).sum(axis=1).mean())
-        self.logger.record("assignment/reassigned", int((before != after).sum()))
-        self.logger.record("assignment/entropy", float(entropy))
-        self.logger.record("assignment/smallest_group", int(np.bincount(after, minlength=probabilities.shape[1]).min()))
-        # A representative that has not finished an episode yet (nan) is no matter to agents it does not serve
-        utilities = self._return_tracker.utilities()
-        served = np.where(probabilities > 0, probabilities * utilities, 0.0).sum(axis=1)
-        if np.isfinite(served).all():
-            self.logger.record("rollout/social_welfare", float(served.mean()))
-            self.logger.record("rollout/welfare_min", float(served.min()))
 
     def predict(
         self,

@@ -1,4 +1,4 @@
-"""Actor-critic policies of k representatives: shared trunks, one actor head each, one critic output per agent."""
+"""Actor-critic policies of k representatives: shared trunks, one actor head each, one critic for all agents."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_rmdp.common.critic_basis import CriticBasis, turn_outputs
 from sb3_rmdp.common.normalization import ObservationNormalizer
 from sb3_rmdp.common.turns import first_representatives, next_representatives
 
@@ -102,7 +103,8 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
     The policies of all representatives and the critic of all agents.
 
     The trunks are shared. Each representative has its own last layer of the actor and its own log standard deviation. The
-    critic has one output per agent and is conditioned on the representative (eq. 8).
+    critic is conditioned on the representative (eq. 8) and has one output per agent, or per reward feature if rewards are
+    factored; or ``critic_rank`` outputs, of which :class:`CriticBasis` makes the agents' values.
 
     Methods that evaluate a batch take ``representatives``: who acts in each row, int64 of shape (batch,), or ``None`` for a
     batch of k blocks of equal length, the first of representative 0 and so on, which is the layout of training batches.
@@ -111,7 +113,8 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
     :param action_space:
     :param lr_schedule:
     :param k: number of representatives
-    :param n_agents: number of agents n
+    :param n_rewards: length of a reward vector: number of agents, or of reward features
+    :param critic_rank: number of values, from 1 to n_rewards; ``None`` for one per entry of a reward vector
     :param normalize_observations: normalise continuous observations by their running moments
     :param net_arch: SB3's default, but NatureCNN gets ``dict(pi=[], vf=[64])``, since the critic needs a hidden layer
     """
@@ -126,12 +129,15 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         lr_schedule: Schedule,
         *args: Any,
         k: int = 1,
-        n_agents: int = 1,
+        n_rewards: int = 1,
+        critic_rank: int | None = None,
         normalize_observations: bool = False,
         **kwargs: Any,
     ):
         self.k = k
-        self.n_agents = n_agents
+        self.n_rewards = n_rewards
+        self.critic_rank = critic_rank
+        self.n_values = n_rewards if critic_rank is None else critic_rank
         self.normalize_observations = normalize_observations
         if kwargs.get("optimizer_class", th.optim.Adam) is th.optim.Adam:
             # SB3's epsilon; fused: one call instead of a dozen per parameter, most of an update's cost for small networks
@@ -140,7 +146,8 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
-        data.update(k=self.k, n_agents=self.n_agents, normalize_observations=self.normalize_observations)
+        data.update(k=self.k, n_rewards=self.n_rewards, critic_rank=self.critic_rank)
+        data.update(normalize_observations=self.normalize_observations)
         return data
 
     def _build_mlp_extractor(self) -> None:
@@ -165,10 +172,11 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
             )
         elif hasattr(self, "log_std"):
             self.log_std = nn.Parameter(self.log_std.detach().repeat(self.k, 1))
-        if self.n_agents > 1:
-            self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, self.n_agents)
+        if self.n_values > 1:
+            self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, self.n_values)
             if self.ortho_init:
                 self.init_weights(self.value_net, gain=1)
+        self.critic_basis = None if self.critic_rank is None else CriticBasis(self.n_rewards, self.critic_rank)
         self.normalizer = ObservationNormalizer(self.observation_space) if self.normalize_observations else None
         # Layers were replaced: the optimizer has to know the new ones
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
@@ -185,6 +193,16 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
             modules.append(self.vf_features_extractor)
         shift = [] if self.mlp_extractor.shift is None else [self.mlp_extractor.shift]
         return [parameter for module in modules for parameter in module.parameters()] + shift
+
+    def fit_critic_basis(self, reward_vectors: np.ndarray) -> None:
+        """
+        Let a critic of few values follow what is paid; see :class:`CriticBasis`.
+
+        :param reward_vectors: rewards of a rollout, (transitions, n_rewards)
+        """
+        if self.critic_basis is not None:
+            assert isinstance(self.value_net, nn.Linear)
+            turn_outputs(self.value_net, self.optimizer, self.critic_basis.update(reward_vectors))
 
     def _features(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """Features for the actor and for the critic."""
@@ -216,7 +234,7 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         """
         :param obs: observations (batch, ...)
         :param representatives: see the class
-        :return: values (batch, n_agents), V^ij of eq. 8
+        :return: values (batch, n_values), V^ij of eq. 8 for every agent i, or numbers that they are mixtures of
         """
         latent_vf = self.mlp_extractor.forward_critic(self._features(obs)[1], representatives)
         return self.value_net(latent_vf)
@@ -240,7 +258,7 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         :param obs: observations (batch, ...)
         :param deterministic: take the mode instead of a sample
         :param representatives: see the class
-        :return: actions (batch, *action shape), values (batch, n_agents), log probabilities (batch,)
+        :return: actions (batch, *action shape), values (batch, n_values), log probabilities (batch,)
         """
         actions = self.act(obs, representatives, deterministic)
         values, log_prob, _ = self.evaluate_actions(obs, actions, representatives)
@@ -253,7 +271,7 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         :param obs: observations (batch, ...)
         :param actions: actions that were taken
         :param representatives: see the class
-        :return: values (batch, n_agents), log probabilities (batch,) and entropies (batch,) of the actions' distribution
+        :return: values (batch, n_values), log probabilities (batch,) and entropies (batch,) of the actions' distribution
         """
         pi_features, vf_features = self._features(obs)
         values = self.value_net(self.mlp_extractor.forward_critic(vf_features, representatives))

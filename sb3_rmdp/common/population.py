@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from sb3_rmdp.envs.contract import REWARD_VECTOR
+from sb3_rmdp.common.agent_weights import AgentWeights
+from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, fingerprint
 from sb3_rmdp.vec_env.infos import BatchInfos
 
 
@@ -18,10 +21,12 @@ class Population(NamedTuple):
 
     :param n_agents: how many there are
     :param population_id: fingerprint of who they are; ``None`` if the environment does not tell
+    :param n_features: number of reward features; ``None`` if every agent has a reward of its own
     """
 
     n_agents: int
     population_id: str | None
+    n_features: int | None = None
 
 
 def population_of(env: VecEnv) -> Population:
@@ -42,7 +47,52 @@ def population_of(env: VecEnv) -> Population:
             f"the environments of the vec env have different agents, {sorted(map(str, populations))}: make all with the "
             "same population (e.g. the same population_seed)"
         )
-    return populations.pop()
+    n_agents, name, _ = populations.pop()
+    weights = reward_weights_of(env, n_agents)
+    if weights is None:
+        return Population(n_agents, name)
+    return Population(n_agents, name or fingerprint("weights", weights), weights.shape[1])
+
+
+def reward_weights_of(env: VecEnv, n_agents: int) -> np.ndarray | None:
+    """
+    :param env: a vec env of represented environments
+    :param n_agents: number of their agents
+    :return: weights of the agents on reward features, float32 (n_agents, n_features); ``None`` if rewards are not factored
+    :raises ValueError: if they are no finite matrix with a row per agent
+    """
+    weights = env.get_attr("reward_weights", indices=[0])[0] if env.has_attr("reward_weights") else None
+    if weights is None:
+        return None
+    array = np.asarray(weights, dtype=np.float32)
+    if array.ndim != 2 or len(array) != n_agents or not array.shape[1]:
+        raise ValueError(
+            f"the environment's reward_weights have shape {array.shape}: give one row per agent and one column per reward "
+            f"feature, shape ({n_agents}, n_features)"
+        )
+    # The sum is finite unless an entry is not: one pass without a temporary
+    if not np.isfinite(array.sum(dtype=np.float64)):
+        agent, feature = np.argwhere(~np.isfinite(array))[0]
+        raise ValueError(f"reward_weights[{agent}, {feature}] is {array[agent, feature]}: weights must be finite")
+    return array
+
+
+def agent_weights_of(env: VecEnv, n_agents: int, device: th.device | str = "cpu") -> AgentWeights:
+    """
+    :param env: a vec env of represented environments
+    :param n_agents: number of their agents
+    :param device: where products are to be taken
+    :return: how the agents' rewards come from what the environment gives at each step
+    """
+    weights = reward_weights_of(env, n_agents)
+    return AgentWeights(n_agents, None if weights is None else _as_tensor(weights).to(device))
+
+
+def _as_tensor(weights: np.ndarray) -> th.Tensor:
+    with warnings.catch_warnings():
+        # Weights are read-only, as ours are: nobody writes to the tensor, and a copy for a million agents is a large one
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return th.from_numpy(weights)
 
 
 def _attribute(env: VecEnv, name: str) -> list:
@@ -75,6 +125,9 @@ def check_same_population(model: Population, env: Population) -> None:
             f"the environment has n_agents={env.n_agents}, the model was made for {model.n_agents}: make the environment with "
             f"n_agents={model.n_agents}, or train a new model"
         )
+    if model.n_features != env.n_features:
+        had, has = (f"{p.n_features} reward features" if p.n_features else "reward vectors" for p in (model, env))
+        raise ValueError(f"the environment gives {has}, the model was made for {had}: make it as in the training")
     if None not in (model.population_id, env.population_id) and model.population_id != env.population_id:
         raise ValueError(
             f"the environment has the population {env.population_id!r}, the model was made for {model.population_id!r}: make "
@@ -104,42 +157,70 @@ def normalizes_observations(env: VecEnv) -> bool:
     return isinstance(normalizer, VecNormalize) and normalizer.norm_obs
 
 
-def reward_vectors(infos: Sequence[dict], n_agents: int) -> np.ndarray:
+def check_same_normalization(trained_under: bool | None, env: VecEnv) -> None:
     """
-    Collect and check the reward vectors of one step.
+    :param trained_under: whether a model was trained under a VecNormalize of observations; ``None`` if it was not trained yet
+    :param env: an environment that it is to act in
+    :raises ValueError: if this is one under a VecNormalize and that was none, or the reverse
+    """
+    if trained_under not in (None, normalizes_observations(env)):
+        raise ValueError(
+            "the model was trained on observations normalised by VecNormalize: load its statistics with "
+            "VecNormalize.load(path, env) and pass that environment"
+            if trained_under
+            else "the model was trained without VecNormalize, whose observations it would not understand: pass the "
+            "environment without it"
+        )
+
+
+def reward_key(weights: AgentWeights) -> str:
+    """
+    :param weights: of the agents of an environment
+    :return: the key of infos under which its steps tell what they pay
+    """
+    return REWARD_FEATURES if weights.factored else REWARD_VECTOR
+
+
+def reward_vectors(infos: Sequence[dict], size: int, key: str = REWARD_VECTOR) -> np.ndarray:
+    """
+    Collect and check what one step pays: a reward for each agent, or for each reward feature.
 
     :param infos: infos of all environments; of a BatchInfos the array is taken, and no dict is made
-    :param n_agents: length that the vectors must have
-    :return: float32 array (n_envs, n_agents)
+    :param size: length that the vectors must have
+    :param key: under which they stand in the infos
+    :return: float32 array (n_envs, size)
     :raises ValueError: if one is missing, of another shape, or not finite; names the environment and the value
     """
-    batch = infos.reward_vectors if isinstance(infos, BatchInfos) else None
-    stacked = _stack(infos, n_agents) if batch is None or batch.shape[1] != n_agents else batch
+    batch = infos.reward_vectors if isinstance(infos, BatchInfos) and infos.key == key else None
+    stacked = _stack(infos, key, size) if batch is None or batch.shape[1] != size else batch
     with np.errstate(invalid="ignore"):
-        # The sum is finite unless an entry is not: one pass without a temporary
+        # As above: one pass
         finite = np.isfinite(stacked.sum(dtype=np.float64))
     if not finite:
-        env_index, agent = np.argwhere(~np.isfinite(stacked))[0]
+        env_index, entry = np.argwhere(~np.isfinite(stacked))[0]
+        who = f"agent {entry} the reward" if key == REWARD_VECTOR else f"reward feature {entry} the value"
         raise ValueError(
-            f"env {env_index} gave agent {agent} the reward {stacked[env_index, agent]}: rewards must be finite; mend the "
-            "environment's reward function"
+            f"env {env_index} gave {who} {stacked[env_index, entry]}: rewards must be finite; mend the environment's reward "
+            "function"
         )
     return stacked
 
 
-def _stack(infos: Sequence[dict], n_agents: int) -> np.ndarray:
+def _stack(infos: Sequence[dict], key: str, size: int) -> np.ndarray:
     """
     :param infos: infos of all environments
-    :param n_agents: length that the vectors must have
-    :return: their reward vectors, float32 array (n_envs, n_agents)
+    :param key: under which vectors stand
+    :param size: length that the vectors must have
+    :return: the vectors, float32 array (n_envs, size)
     :raises ValueError: if one is missing or of another shape
     """
-    vectors = [info.get(REWARD_VECTOR) for info in infos]
+    vectors = [info.get(key) for info in infos]
     for env_index, vector in enumerate(vectors):
-        if vector is None or np.shape(vector) != (n_agents,):
-            got = "no reward vector" if vector is None else f"one of shape {np.shape(vector)}"
+        if vector is None or np.shape(vector) != (size,):
+            got = f"no {key.replace('_', ' ')}" if vector is None else f"one of shape {np.shape(vector)}"
+            what = "one reward per agent" if key == REWARD_VECTOR else "one number per column of reward_weights"
             raise ValueError(
-                f'env {env_index} gave {got} in info["{REWARD_VECTOR}"]: every step must give shape ({n_agents},), '
-                "one reward per agent (sb3_rmdp.envs.check_represented_env tests an environment)"
+                f'env {env_index} gave {got} in info["{key}"]: every step must give shape ({size},), {what} '
+                "(sb3_rmdp.envs.check_represented_env tests an environment)"
             )
     return np.asarray(vectors, dtype=np.float32)

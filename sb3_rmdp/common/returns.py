@@ -1,4 +1,4 @@
-"""Returns of all agents while episodes run, and what was last seen of each representative."""
+"""Returns while episodes run, and what was last seen of each representative."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class ReturnTracker:
     social welfare is made of for a representative that finishes no episode in a rollout, so the model saves them.
 
     :param n_envs: number of environments
-    :param n_agents: number of agents
+    :param n_rewards: length of a reward vector: one entry per agent, or per reward feature
     :param k: number of representatives
-    :param means: means to go on with, float32 (k, n_agents), on the CPU; by default nothing has been seen yet
+    :param means: means to go on with, float32 (k, n_rewards), on the CPU; by default nothing has been seen yet
     """
 
-    def __init__(self, n_envs: int, n_agents: int, k: int, means: th.Tensor | None = None):
-        self._running = np.zeros((n_envs, n_agents))
-        self._sums = np.zeros((k, n_agents))
+    def __init__(self, n_envs: int, n_rewards: int, k: int, means: th.Tensor | None = None):
+        self._running = np.zeros((n_envs, n_rewards))
+        self._sums = np.zeros((k, n_rewards))
         self._counts = np.zeros(k, dtype=np.int64)
         #: Mean returns last seen of each representative, nan before any: float32, so that none of it is lost in a file
-        self.means = th.full((k, n_agents), th.nan) if means is None else means
+        self.means = th.full((k, n_rewards), th.nan) if means is None else means
 
     def add(self, reward_vectors: np.ndarray) -> None:
         """
-        :param reward_vectors: rewards of one step, (n_envs, n_agents)
+        :param reward_vectors: rewards of one step, (n_envs, n_rewards)
         """
         self._running += reward_vectors
 
@@ -38,7 +38,7 @@ class ReturnTracker:
 
         :param dones: True where an episode ended, (n_envs,)
         :param representatives: who acted in every environment, (n_envs,)
-        :return: undiscounted returns of the ended episodes, (dones.sum(), n_agents)
+        :return: undiscounted returns of the ended episodes, (dones.sum(), n_rewards)
         """
         returns = self._running[dones]
         self._running[dones] = 0.0
@@ -48,7 +48,7 @@ class ReturnTracker:
 
     def utilities(self) -> np.ndarray:
         """
-        Mean returns (n_agents, k) over the episodes since the last call; for a representative that finished none, those of
+        Mean returns (n_rewards, k) over the episodes since the last call; for a representative that finished none, those of
         the last time it did; nan if it never has.
         """
         seen = np.flatnonzero(self._counts)

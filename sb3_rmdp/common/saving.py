@@ -29,11 +29,11 @@ class SavedRepresented(OnPolicyAlgorithm):
     assignment: Assignment
     assignment_method: str | type[Assignment]
     assignment_kwargs: dict[str, Any] | None
-    #: Mean returns last seen of each representative, (k, n_agents); empty before the first training
+    #: Mean returns last seen of each representative, (k, n_rewards); empty before the first training
     _mean_returns: th.Tensor
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "assignment", "_return_tracker"]
+        return [*super()._excluded_save_params(), "assignment", "reward_weights", "_return_tracker"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

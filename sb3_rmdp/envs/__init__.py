@@ -8,25 +8,31 @@ Worker processes that are not forked (``SubprocVecEnv``) have to import it as we
 from gymnasium.envs.registration import register, registry
 
 from sb3_rmdp.envs.checker import check_represented_env
-from sb3_rmdp.envs.contract import REWARD_VECTOR, WelfareBounded, fingerprint, scalar_reward
+from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, WelfareBounded, fingerprint, scalar_reward
+from sb3_rmdp.envs.factored_reward import FactoredReward
 from sb3_rmdp.envs.population import uniform_population
 from sb3_rmdp.envs.resource_gathering import STEP_LIMIT_OF_TASK, ResourceGatheringEnv
+from sb3_rmdp.envs.reward_weights import RewardWeights
 from sb3_rmdp.envs.vector_reward import VectorReward
 from sb3_rmdp.envs.velocity import (
     AntVelocityEnv,
     HalfCheetahVelocityEnv,
     HopperVelocityEnv,
     Walker2dVelocityEnv,
+    velocity_features,
     velocity_rewards,
 )
 
 __all__ = [
     "ENV_IDS",
+    "REWARD_FEATURES",
     "REWARD_VECTOR",
     "AntVelocityEnv",
+    "FactoredReward",
     "HalfCheetahVelocityEnv",
     "HopperVelocityEnv",
     "ResourceGatheringEnv",
+    "RewardWeights",
     "VectorReward",
     "Walker2dVelocityEnv",
     "WelfareBounded",
@@ -35,6 +41,7 @@ __all__ = [
     "register_envs",
     "scalar_reward",
     "uniform_population",
+    "velocity_features",
     "velocity_rewards",
 ]
 

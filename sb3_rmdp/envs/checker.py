@@ -3,19 +3,35 @@
 import copy
 import math
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 
-from sb3_rmdp.envs.contract import REWARD_VECTOR
+from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR
 
-#: Steps of which the reward vectors are kept alive, to see whether one of them is written to again.
+#: Steps of which the reward vectors or features are kept alive, to see whether one of them is written to again.
 KEPT_STEPS = 256
 
 #: Length of the two episodes with different seeds whose rewards are compared.
 PROBE_STEPS = 16
+
+
+class _Pay(NamedTuple):
+    """
+    What an environment promises to tell of every step.
+
+    :param key: of the info: reward vectors, or the features of factored rewards
+    :param size: length of the array there
+    :param weights: (n_agents, size) of an environment with factored rewards, else ``None``
+    :param mean: (size,) float64, mean over the agents of what an entry is worth
+    """
+
+    key: str
+    size: int
+    weights: np.ndarray | None
+    mean: np.ndarray
 
 
 def check_represented_env(env: gym.Env[Any, Any], n_steps: int = 2000, warn: bool = True) -> None:
@@ -40,9 +56,10 @@ def check_represented_env(env: gym.Env[Any, Any], n_steps: int = 2000, warn: boo
     n_agents = _check_n_agents(env)
     _check_population_id(env, warn)
     _check_welfare_bound(env)
-    _check_steps(env, n_agents, n_steps, warn)
-    _check_same_agents(env, n_agents, warn)
-    _check_copy(env, n_agents, warn)
+    pay = _check_weights(env, n_agents)
+    _check_steps(env, pay, n_steps, warn)
+    _check_same_agents(env, n_agents, pay, warn)
+    _check_copy(env, n_agents, pay, warn)
 
 
 def _attribute(env: gym.Env[Any, Any], name: str) -> Any:
@@ -70,6 +87,29 @@ def _check_n_agents(env: gym.Env[Any, Any]) -> int:
     ), f"n_agents={n_agents!r} is of type {type(n_agents).__name__}; make it an int"
     assert n_agents >= 1, f"n_agents={n_agents} is no population; there must be at least 1 agent"
     return n_agents
+
+
+def _check_weights(env: gym.Env[Any, Any], n_agents: int) -> _Pay:
+    """
+    ``reward_weights`` is a matrix of finite weights that nobody changes, or absent.
+
+    :param env: the environment
+    :param n_agents: number of agents
+    :return: what every step has to tell
+    """
+    weights = _attribute(env, "reward_weights")
+    if weights is None:
+        return _Pay(REWARD_VECTOR, n_agents, None, np.full(n_agents, 1 / n_agents))
+    mend = "make it float32 of shape (n_agents, m), e.g. the array of sb3_rmdp.envs.RewardWeights"
+    assert isinstance(weights, np.ndarray), f"reward_weights is of type {type(weights).__name__}; {mend}"
+    assert (
+        weights.ndim == 2 and weights.size and len(weights) == n_agents
+    ), f"reward_weights has shape {weights.shape} for n_agents={n_agents}; {mend}"
+    assert weights.dtype == np.float32, f"reward_weights is of dtype {weights.dtype}; {mend}"
+    finite = np.isfinite(weights).all(axis=1)
+    assert finite.all(), f"reward_weights is not finite for agents {np.flatnonzero(~finite)[:10].tolist()}; mend their weights"
+    assert not weights.flags.writeable, "reward_weights can be written to; call reward_weights.setflags(write=False)"
+    return _Pay(REWARD_FEATURES, weights.shape[1], weights, weights.mean(axis=0, dtype=np.float64))
 
 
 def _check_population_id(env: gym.Env[Any, Any], warn: bool) -> None:
@@ -105,29 +145,30 @@ def _check_welfare_bound(env: gym.Env[Any, Any]) -> None:
     ), f"welfare_bound={welfare_bound!r} cannot be called; make it a method welfare_bound(k) -> float, or leave it out"
 
 
-def _check_steps(env: gym.Env[Any, Any], n_agents: int, n_steps: int, warn: bool) -> None:
+def _check_steps(env: gym.Env[Any, Any], pay: _Pay, n_steps: int, warn: bool) -> None:
     """
-    Every step has a reward vector of its own, of which the scalar reward is the mean.
+    Every step has a reward vector or features of its own, to which the scalar reward belongs as the mean over the agents.
 
     :param env: the environment
-    :param n_agents: number of agents
+    :param pay: what every step has to tell
     :param n_steps: steps to play
     :param warn: whether to warn if no episode ended
     """
     env.action_space.seed(0)
     env.reset(seed=0)
+    _check_same_weights(env, pay, "after reset(seed=0)")
     kept: dict[int, np.ndarray] = {}  # by address: arrays that are alive never share one, unless a buffer is used again
     ended = False
     for step in range(n_steps):
         _, reward, terminated, truncated, info = env.step(env.action_space.sample())
         over = bool(terminated or truncated)
         where = f"at step {step}" + (", the last one of its episode" if over else "")
-        vector = _check_vector(info, n_agents, where)
-        _check_scalar(reward, vector, where)
+        vector = _check_vector(info, pay, where)
+        _check_scalar(reward, vector, pay, where)
         if step < KEPT_STEPS:
             address = vector.__array_interface__["data"][0]
             assert address not in kept, (
-                f'info["{REWARD_VECTOR}"] {where} is the buffer of an earlier step; vec envs keep references, so make a new '
+                f'info["{pay.key}"] {where} is the buffer of an earlier step; vec envs keep references, so make a new '
                 "array at every step, e.g. by .copy()"
             )
             kept[address] = vector
@@ -141,56 +182,59 @@ def _check_steps(env: gym.Env[Any, Any], n_agents: int, n_steps: int, warn: bool
         )
 
 
-def _check_vector(info: dict[str, Any], n_agents: int, where: str) -> np.ndarray:
+def _check_vector(info: dict[str, Any], pay: _Pay, where: str) -> np.ndarray:
     """
-    The reward vector of one step.
+    The reward vector of one step, or its reward features.
 
     :param info: of the step
-    :param n_agents: number of agents
+    :param pay: what it has to tell
     :param where: of which step, for the error
-    :return: (n_agents,) float32
+    :return: (size,) float32
     """
-    key = f'info["{REWARD_VECTOR}"]'
-    assert REWARD_VECTOR in info, f"{key} is missing {where}; put the rewards of all agents into the info of every step"
-    vector = info[REWARD_VECTOR]
+    key = f'info["{pay.key}"]'
+    what, one, entries = ("rewards of all agents", "one reward per agent", "agents")
+    if pay.weights is not None:
+        what, one, entries = ("reward features", "one number per column of reward_weights", "features")
+    assert pay.key in info, f"{key} is missing {where}; put the {what} into the info of every step"
+    vector = info[pay.key]
     assert isinstance(vector, np.ndarray), f"{key} {where} is of type {type(vector).__name__}; make it a numpy array"
-    assert vector.shape == (
-        n_agents,
-    ), f"{key} {where} has shape {vector.shape}; make it one reward per agent, shape ({n_agents},)"
+    assert vector.shape == (pay.size,), f"{key} {where} has shape {vector.shape}; make it {one}, shape ({pay.size},)"
     assert (
         vector.dtype == np.float32
     ), f"{key} {where} is of dtype {vector.dtype}; make it float32, e.g. by .astype(np.float32)"
-    assert np.isfinite(
-        vector
-    ).all(), f"{key} {where} is not finite for agents {np.flatnonzero(~np.isfinite(vector))[:10].tolist()}; mend their rewards"
+    finite = np.isfinite(vector)
+    assert finite.all(), f"{key} {where} is not finite for {entries} {np.flatnonzero(~finite)[:10].tolist()}; mend them"
     return vector
 
 
-def _check_scalar(reward: Any, vector: np.ndarray, where: str) -> None:
+def _check_scalar(reward: Any, vector: np.ndarray, pay: _Pay, where: str) -> None:
     """
     The scalar reward of one step.
 
     :param reward: of the step
-    :param vector: (n_agents,) float32
+    :param vector: (size,) float32
+    :param pay: what every step has to tell
     :param where: of which step, for the error
     """
     assert isinstance(
         reward, int | float | np.integer | np.floating
-    ), f"The scalar reward {where} is of type {type(reward).__name__}; return a float, the mean of the reward vector"
-    mean = float(vector.mean(dtype=np.float64))
+    ), f"The scalar reward {where} is of type {type(reward).__name__}; return a float, the mean over the agents"
+    terms = pay.mean * vector
+    mean = float(terms.sum())
+    mend = "sb3_rmdp.envs.scalar_reward" if pay.weights is None else "mean_reward of sb3_rmdp.envs.RewardWeights"
     # The mean may have been formed before or after rounding to float32.
-    assert math.isclose(reward, mean, rel_tol=1e-5, abs_tol=1e-6 * float(np.abs(vector).max())), (
-        f"The scalar reward {where} is {reward}, the mean over the agents is {mean}; return the mean, e.g. by "
-        "sb3_rmdp.envs.scalar_reward"
-    )
+    assert math.isclose(
+        reward, mean, rel_tol=1e-5, abs_tol=1e-6 * float(np.abs(terms).max()) * pay.size
+    ), f"The scalar reward {where} is {reward}, the mean over the agents is {mean}; return the mean, e.g. by {mend}"
 
 
-def _check_same_agents(env: gym.Env[Any, Any], n_agents: int, warn: bool) -> None:
+def _check_same_agents(env: gym.Env[Any, Any], n_agents: int, pay: _Pay, warn: bool) -> None:
     """
     The agents do not depend on the seed of a reset, as far as this shows.
 
     :param env: the environment
     :param n_agents: number of agents before any reset with another seed
+    :param pay: what every step has to tell
     :param warn: whether to warn if the same observations were paid differently
     """
     population_id = _attribute(env, "population_id")
@@ -204,7 +248,8 @@ def _check_same_agents(env: gym.Env[Any, Any], n_agents: int, warn: bool) -> Non
                 f"{name} was {value!r} and is {_attribute(env, name)!r} after reset(seed={seed}); draw the agents once, at "
                 "construction, from a population_seed of their own and never from the seed of reset"
             )
-        episodes.append((copy.deepcopy(start), _play(env, n_agents, actions)))
+        _check_same_weights(env, pay, f"after reset(seed={seed})")
+        episodes.append((copy.deepcopy(start), _play(env, pay, actions)))
     (start, first), (other_start, second) = episodes
     alike = data_equivalence(start, other_start)
     for (observation, vector), (other_observation, other_vector) in zip(first, second, strict=False):
@@ -221,19 +266,35 @@ def _check_same_agents(env: gym.Env[Any, Any], n_agents: int, warn: bool) -> Non
     env.reset()
 
 
-def _play(env: gym.Env[Any, Any], n_agents: int, actions: list[Any]) -> list[tuple[Any, np.ndarray]]:
+def _check_same_weights(env: gym.Env[Any, Any], pay: _Pay, when: str) -> None:
+    """
+    Reward weights are what they were.
+
+    :param env: the environment, or a copy
+    :param pay: what every step had to tell before
+    :param when: is now, for the error
+    """
+    weights = _attribute(env, "reward_weights")
+    same = weights is pay.weights or (pay.weights is not None and np.array_equal(weights, pay.weights))
+    assert same, (
+        f"reward_weights are others {when}; draw them once, at construction, from a population_seed of their own and never "
+        "from the seed of reset"
+    )
+
+
+def _play(env: gym.Env[Any, Any], pay: _Pay, actions: list[Any]) -> list[tuple[Any, np.ndarray]]:
     """
     Play from a reset on, until the actions or the episode end.
 
     :param env: the environment
-    :param n_agents: number of agents
+    :param pay: what every step has to tell
     :param actions: one per step
-    :return: observation and (n_agents,) reward vector per step
+    :return: observation and (size,) reward vector or features per step
     """
     transitions = []
     for step, action in enumerate(actions):
         observation, _, terminated, truncated, info = env.step(action)
-        vector = _check_vector(info, n_agents, f"at step {step} after a reset with another seed")
+        vector = _check_vector(info, pay, f"at step {step} after a reset with another seed")
         # A copy, because some environments write every observation into the same buffer.
         transitions.append((copy.deepcopy(observation), vector))
         if terminated or truncated:
@@ -241,12 +302,13 @@ def _play(env: gym.Env[Any, Any], n_agents: int, actions: list[Any]) -> list[tup
     return transitions
 
 
-def _check_copy(env: gym.Env[Any, Any], n_agents: int, warn: bool) -> None:
+def _check_copy(env: gym.Env[Any, Any], n_agents: int, pay: _Pay, warn: bool) -> None:
     """
     A second environment made from the same spec has the same agents. Environments without such a spec are not checked.
 
     :param env: the environment
     :param n_agents: number of agents
+    :param pay: what every step has to tell
     :param warn: whether to warn if the spec does not work
     """
     spec = env.spec
@@ -264,5 +326,6 @@ def _check_copy(env: gym.Env[Any, Any], n_agents: int, warn: bool) -> None:
                 f"{name} is {value!r}, but {_attribute(copied, name)!r} in a copy made by gym.make(env.spec); draw the agents "
                 "from an explicit population_seed, which is an argument of the constructor"
             )
+        _check_same_weights(copied, pay, "in a copy made by gym.make(env.spec)")
     finally:
         copied.close()

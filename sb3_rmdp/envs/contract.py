@@ -12,6 +12,17 @@ environment that takes part is an ordinary :class:`gymnasium.Env` which keeps th
 3. The scalar reward is the mean of that vector over the agents, as a ``float``. A vector as the reward itself would break
    Stable-Baselines3's ``Monitor``, ``VecNormalize`` and ``check_env``.
 
+Where ``n_agents`` numbers per step are too many, and all agents weigh the same ``m`` features differently, an environment is
+*factored* and makes another second promise:
+
+2. ``reward_weights`` is an attribute found in the same way: a finite ``float32`` array ``w`` of shape ``(n_agents, m)``,
+   read-only and fixed for the life of the environment. ``info["reward_features"]`` of every step is a fresh, finite
+   ``float32`` array ``phi`` of shape ``(m,)``, and agent ``i`` earns ``w_i . phi`` by this transition. There need be no
+   ``reward_vector``. The scalar reward is still the mean over the agents, ``w.mean(axis=0) . phi``.
+
+Copies of a factored environment in one process share the array, as they do if each holds a
+:class:`sb3_rmdp.envs.RewardWeights`. ``reward_weights`` of ``None`` counts as absent.
+
 Optional attributes, found in the same way and used where present (``None`` counts as absent):
 
 - ``population_id: str`` says who the agents are, in one short line. It is equal in every copy of the same task (training,
@@ -31,6 +42,12 @@ import numpy as np
 
 #: Key of the info dict under which every step reports the rewards of all agents.
 REWARD_VECTOR = "reward_vector"
+
+#: Key of the info dict under which every step of a factored environment reports its reward features, instead.
+REWARD_FEATURES = "reward_features"
+
+#: Numbers that a fingerprint holds in double precision at a time; of a million agents there are too many for all at once.
+HASHED_AT_ONCE = 2**16
 
 
 @runtime_checkable
@@ -70,10 +87,11 @@ def fingerprint(prefix: str, *values: np.ndarray | float) -> str:
     """
     digest = hashlib.sha256()
     for value in values:
-        array = np.ascontiguousarray(value, dtype="<f8")
         digest.update(repr(np.shape(value)).encode())
-        # Adding zero turns -0.0 into 0.0: the same number, but other bytes.
-        digest.update((array + 0.0).tobytes())
+        flat = np.ravel(value)
+        for start in range(0, flat.size, HASHED_AT_ONCE):
+            # Adding zero turns -0.0 into 0.0: the same number, but other bytes.
+            digest.update((flat[start : start + HASHED_AT_ONCE] + 0.0).astype("<f8").tobytes())
     return f"{prefix}-{digest.hexdigest()[:12]}"
 
 

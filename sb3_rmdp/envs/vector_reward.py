@@ -1,6 +1,5 @@
 """Turn any gymnasium environment into a represented MDP."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -8,12 +7,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from sb3_rmdp.envs.agents_wrapper import AgentsWrapper, TransitionFunction
 from sb3_rmdp.envs.contract import REWARD_VECTOR, integer, scalar_reward
 
-RewardFunction = Callable[[Any, Any, Any, dict[str, Any]], Any]
 
-
-class VectorReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class VectorReward(AgentsWrapper):
     """
     Give an environment agents with a reward function each.
 
@@ -22,7 +20,8 @@ class VectorReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     is recorded in ``env.spec``, so ``gym.make(env.spec)`` builds it again.
 
     ``population_id`` and ``welfare_bound`` hide those of the wrapped environment even when they are left out, because they
-    would speak of other agents.
+    would speak of other agents. For very many agents whose rewards are sums of the same few terms see
+    :class:`FactoredReward`.
 
     Example::
 
@@ -47,71 +46,31 @@ class VectorReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     :raises TypeError: if ``reward_fn`` cannot be called
     """
 
+    key = REWARD_VECTOR
+    function_name = "reward_fn"
+    #: Hides that of a factored environment inside.
+    reward_weights: np.ndarray | None = None
+
     def __init__(
         self,
         env: gym.Env[Any, Any],
-        reward_fn: RewardFunction,
+        reward_fn: TransitionFunction,
         n_agents: int,
         population_id: str | None = None,
         welfare_bound: Callable[[int], float] | None = None,
     ):
-        if not callable(reward_fn):
-            raise TypeError(f"reward_fn={reward_fn!r} cannot be called; give a function of (obs, action, next_obs, info)")
         n_agents = integer("n_agents", n_agents, minimum=1)
         RecordConstructorArgs.__init__(
             self, reward_fn=reward_fn, n_agents=n_agents, population_id=population_id, welfare_bound=welfare_bound
         )
-        gym.Wrapper.__init__(self, env)
+        super().__init__(env, reward_fn, n_agents, population_id, welfare_bound)
         self.reward_fn = reward_fn
-        self.n_agents = n_agents
-        self.population_id = population_id
-        self._welfare_bound = welfare_bound
-        self._observation: Any = None
 
-    def welfare_bound(self, k: int) -> float | None:
-        """
-        :param k: number of representatives, at least 1
-        :return: best social welfare with them, or an upper bound of it; ``None`` if the wrapper was not told
-        """
-        return None if self._welfare_bound is None else self._welfare_bound(k)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """
-        Reset the wrapped environment.
-
-        :param seed: handed on; never reaches the agents
-        :param options: handed on
-        :return: observation and info of the wrapped environment
-        """
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._observation = _frozen(observation)
-        return observation, info
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """
-        One step of the wrapped environment, paid by the agents.
-
-        :param action: action of the wrapped environment
-        :return: observation, mean reward over the agents, terminated, truncated, info with ``reward_vector``
-        :raises ValueError: if ``reward_fn`` does not answer with one number per agent
-        """
-        observation, _, terminated, truncated, info = self.env.step(action)
-        # A copy in float32: what reward_fn returns may be a buffer of its own.
-        rewards = np.array(self.reward_fn(self._observation, action, observation, info), dtype=np.float32)
-        if rewards.shape != (self.n_agents,):
+    def _mean_reward(self, values: np.ndarray) -> float:
+        """See the base class."""
+        if values.shape != (self.n_agents,):
             raise ValueError(
-                f"reward_fn returned shape {rewards.shape} for n_agents={self.n_agents}; "
+                f"reward_fn returned shape {values.shape} for n_agents={self.n_agents}; "
                 f"return one reward per agent, shape ({self.n_agents},)"
             )
-        self._observation = _frozen(observation)
-        return observation, scalar_reward(rewards), terminated, truncated, {**info, REWARD_VECTOR: rewards}
-
-
-def _frozen(observation: Any) -> Any:
-    """
-    A copy that the environment cannot overwrite, since some environments write every observation into the same buffer.
-
-    :param observation: of any space
-    :return: an equal observation
-    """
-    return observation.copy() if isinstance(observation, np.ndarray) else copy.deepcopy(observation)
+        return scalar_reward(values)

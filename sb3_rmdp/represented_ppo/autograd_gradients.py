@@ -30,6 +30,7 @@ class AutogradGradients:
         if model.assignment.optimizer is not None:
             self._optimizers.append(model.assignment.optimizer)
         self._actors, self._critic = model.policy.actor_parameters(), model.policy.critic_parameters()
+        self._mean_square = model.value_weights.mean_square()
         self._approx_kl = th.zeros(model.k)
         self._logs: list[th.Tensor] = []
 
@@ -86,8 +87,7 @@ class AutogradGradients:
             assert batch.old_values is not None
             clip_range_vf = model.clip_range_vf(model._current_progress_remaining)  # type: ignore[operator]
             values = batch.old_values + (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-        squared_errors = (batch.returns - values).square().mean(dim=1).view(k, -1)
-        value_loss = block_means(squared_errors, weights).sum()
+        value_loss = block_means(self._squared_errors(batch.returns - values).view(k, -1), weights).sum()
         # Without an analytical form the entropy is estimated by the sampled log probabilities
         entropies = -log_prob if entropy is None else entropy
         entropy_loss = -block_means(entropies.view(k, -1), weights).sum()
@@ -103,3 +103,9 @@ class AutogradGradients:
             mean_losses = [x / k for x in (policy_loss, value_loss, entropy_loss)]
             log = th.stack([*mean_losses, approx_kl.max(), clip_fraction, loss / k])
         return loss, approx_kl, log
+
+    def _squared_errors(self, errors: th.Tensor) -> th.Tensor:
+        """Mean over agents of squared errors of their values, (batch,), given those of the critic's (batch, n_values)."""
+        if self._mean_square is None:
+            return errors.square().mean(dim=1)
+        return (errors @ self._mean_square * errors).sum(dim=1)

@@ -3,24 +3,24 @@ Gradients of an update written out, for the policies that most trainings have: s
 actions.
 
 Networks are small and minibatches many, so that most of the time of an update by autograd goes into single operations and
-their bookkeeping. Here is a third of them, with the same result up to rounding.
+their bookkeeping. Here is a third of them, with the same result up to rounding. Large minibatches are cut into ranges of
+representatives, which stay in a core's cache and which threads share among them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from torch import nn
-from torch.nn import functional as F
 
 from sb3_rmdp.common.flat_adam import FlatAdam
 from sb3_rmdp.common.losses import normalize
-from sb3_rmdp.common.policies import RepresentedLinear
+from sb3_rmdp.represented_ppo.block_gradients import BlockGradients, Coefficients, Epoch
 from sb3_rmdp.represented_ppo.policies import MlpPolicy, MultiInputPolicy
 
 if TYPE_CHECKING:
@@ -29,52 +29,8 @@ if TYPE_CHECKING:
 ACTIVATIONS = (nn.Tanh, nn.ReLU)
 POLICIES = (MlpPolicy, MultiInputPolicy)
 
-
-class Perceptron:
-    """
-    Hidden layers, their activations of the last forward pass, and the gradients of their parameters.
-
-    :param layers: linear layers and activations in turn
-    """
-
-    def __init__(self, layers: nn.Sequential):
-        self.linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-        self.is_tanh = any(isinstance(layer, nn.Tanh) for layer in layers)
-        self._inputs: list[th.Tensor] = []
-
-    def forward(self, x: th.Tensor, shift: th.Tensor | None = None) -> th.Tensor:
-        """
-        :param x: inputs (k * batch, in)
-        :param shift: added to the first layer's output, block by block, (k, 1, hidden)
-        :return: outputs (k * batch, out)
-        """
-        self._inputs = [x]
-        for number, linear in enumerate(self.linears):
-            x = th.addmm(linear.bias, x, linear.weight.t())
-            if number == 0 and shift is not None:
-                x.view(len(shift), -1, x.shape[1]).add_(shift)
-            x = _tanh(x) if self.is_tanh else x.relu_()
-            self._inputs.append(x)
-        return x
-
-    def backward(self, gradient: th.Tensor) -> th.Tensor | None:
-        """
-        :param gradient: of the loss with respect to the outputs, (k * batch, out); overwritten
-        :return: gradient with respect to the output of the first layer before its activation; ``None`` if there is no layer
-        """
-        first = None
-        for number in reversed(range(len(self.linears))):
-            linear, x, y = self.linears[number], self._inputs[number], self._inputs[number + 1]
-            if self.is_tanh:
-                th.addcmul(gradient, gradient * y, y, value=-1.0, out=gradient)
-            else:
-                gradient.mul_(y > 0)
-            th.mm(gradient.t(), x, out=linear.weight.grad)
-            th.sum(gradient, 0, out=linear.bias.grad)
-            first = gradient
-            if number > 0:
-                gradient = gradient @ linear.weight
-        return first
+#: Numbers that the layers of a range of representatives put out, above which a minibatch is cut into more ranges
+RANGE_ENTRIES = 2**18
 
 
 class ManualGradients:
@@ -82,7 +38,8 @@ class ManualGradients:
     Losses of :class:`RepresentedPPO` and their gradients, for minibatches of k full blocks.
 
     One object serves one update, until :meth:`finish`. Whatever can be done for all minibatches of an epoch at once is done
-    so: taking rows, normalising advantages, and what is logged.
+    so: taking rows, normalising advantages, and what is logged. How a minibatch is cut depends on its size alone, so that
+    results are the same with any number of threads.
 
     :param model: a model for which :meth:`fits` is true, with a rollout in its buffer
     :param clip_range: PPO's epsilon
@@ -92,12 +49,6 @@ class ManualGradients:
     def __init__(self, model: RepresentedPPO, clip_range: float, ent_coef: float):
         policy, buffer = model.policy, model.rollout_buffer
         self.model, self.policy, self.k = model, policy, model.k
-        self.clip_range, self.ent_coef = clip_range, ent_coef
-        assert isinstance(policy.action_net, RepresentedLinear) and isinstance(policy.value_net, nn.Linear)
-        self.head, self.value_net, self.shift = policy.action_net, policy.value_net, policy.mlp_extractor.shift
-        self.log_std: nn.Parameter | None = getattr(policy, "log_std", None)
-        self.actor = Perceptron(policy.mlp_extractor.policy_net)
-        self.critic = Perceptron(policy.mlp_extractor.value_net)
         actors, critic = policy.actor_parameters(), policy.critic_parameters()
         self._adam = FlatAdam(policy.optimizer, [*actors, *critic])
         n_actor = sum(parameter.numel() for parameter in actors)
@@ -106,17 +57,40 @@ class ManualGradients:
         with th.no_grad():
             self._features = th.cat([policy._features(chunk.observations)[0] for chunk in buffer.chunks()])
         actions = buffer.to_torch(buffer.actions.reshape(-1, buffer.action_dim), copy=False)
-        self._actions = actions.float() if self.log_std is not None else actions.long()
+        self._actions = actions.float() if hasattr(policy, "log_std") else actions.long()
         self._old_log_probs, self._advantages = (
             buffer.to_torch(array.reshape(-1), copy=False) for array in (buffer.log_probs, buffer.advantages)
         )
         self._returns, self._values = (
-            buffer.to_torch(array.reshape(-1, model.n_agents), copy=False) for array in (buffer.returns, buffer.values)
+            buffer.to_torch(array.reshape(-1, buffer.n_values), copy=False) for array in (buffer.returns, buffer.values)
         )
-        self._errors = self._targets = th.empty(0, device=model.device)
-
+        self.coefficients = Coefficients(clip_range, ent_coef, model.vf_coef, model.value_weights.mean_square())
+        self._cut()
         self._logs: list[th.Tensor] = []
         self._sizes: list[int] = []
+
+    def _cut(self) -> None:
+        """Make the ranges of representatives that minibatches are cut into, and the threads that take them."""
+        extractor = self.policy.mlp_extractor
+        linears = [layer for layer in extractor.modules() if isinstance(layer, nn.Linear)]
+        width = sum(layer.out_features for layer in linears) + self._returns.shape[1]
+        entries = self.k * self.model.batch_size * width
+        n_ranges = 1 if self.policy.device.type != "cpu" else min(self.k, -(-entries // RANGE_ENTRIES))
+        n_ranges += n_ranges > 1 and n_ranges % 2  # an even share for two threads
+        n_ranges = min(n_ranges, self.k)
+        edges = np.linspace(0, self.k, n_ranges + 1).astype(int)
+        # Ranges that share parameters write to places of their own, which are added up
+        size = len(self._adam.gradient)
+        self._apart = th.zeros(n_ranges, size, device=self.policy.device) if n_ranges > 1 else self._adam.gradient[None]
+        self._ranges = [
+            BlockGradients(self.policy, (int(first), int(last)), self._adam.pieces(flat), self.coefficients)
+            for first, last, flat in zip(edges[:-1], edges[1:], self._apart, strict=True)
+        ]
+        # Ranges are small: threads are better spent on several of them than within one
+        self._n_threads = th.get_num_threads()
+        th.set_num_threads(1)
+        n_workers = min(self._n_threads, n_ranges)
+        self._pool = ThreadPoolExecutor(n_workers, initializer=th.set_num_threads, initargs=(1,)) if n_workers > 1 else None
 
     @staticmethod
     def fits(model: RepresentedPPO) -> bool:
@@ -145,25 +119,44 @@ class ManualGradients:
         self._log_epoch()
         batches = [rows for rows, _ in self.model.rollout_buffer.minibatches(self.model.batch_size)]
         self._sizes = [len(rows) for rows in batches]
-        self._index = th.as_tensor(np.concatenate(batches), device=self.policy.device)
-        self._epoch_features, self._epoch_actions = self._features[self._index], self._actions[self._index]
-        self._epoch_old, self._epoch_advantages = self._old_log_probs[self._index], self._advantages[self._index]
+        index = th.as_tensor(np.concatenate(batches), device=self.policy.device)
+        advantages = self._advantages[index]
         if self.model.normalize_advantage:
-            for blocks in self._blocks(self._epoch_advantages):
+            for blocks in self._blocks(advantages):
                 blocks.copy_(normalize(blocks.view(-1, blocks.shape[2]), None).view_as(blocks))
-        # To log: filled minibatch by minibatch
-        self._log_ratios, self._surrogates = th.empty_like(self._epoch_old), th.empty_like(self._epoch_old)
+        self._epoch = Epoch(
+            features=self._features[index],
+            actions=self._actions[index],
+            old_log_probs=self._old_log_probs[index],
+            advantages=advantages,
+            positions=index,
+            returns=self._returns,
+            log_ratios=th.empty_like(advantages),
+            surrogates=th.empty_like(advantages),
+        )
         self._losses: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
         begin = 0
         for size in self._sizes:
             self._rows = slice(begin, begin + size)
-            entropy, value_loss = self._actor_gradients(self._rows), self._critic_gradients(self._rows)
+            entropy, value_loss = self._minibatch(begin, size // self.k)
             assignment_loss = th.zeros_like(entropy)
             if self.model.assignment.needs_agent_advantages:
-                assignment_loss = assignment_loss + self._assignment_gradients(self._rows)
+                assignment_loss = assignment_loss + self._assignment_gradients()
             self._losses.append((value_loss, entropy, assignment_loss))
             yield
             begin += size
+
+    def _minibatch(self, begin: int, batch: int) -> tuple[th.Tensor, th.Tensor]:
+        """Set the gradients of a minibatch; see :meth:`BlockGradients.run`."""
+        if len(self._ranges) == 1:
+            return self._ranges[0].run(self._epoch, begin, batch)
+        if self._pool is None:
+            parts = [blocks.run(self._epoch, begin, batch) for blocks in self._ranges]
+        else:
+            parts = list(self._pool.map(lambda blocks: blocks.run(self._epoch, begin, batch), self._ranges))
+        th.sum(self._apart, 0, out=self._adam.gradient)
+        entropy, value_loss = th.stack([th.stack(part) for part in parts]).sum(dim=0)
+        return entropy, value_loss
 
     def _blocks(self, flat: th.Tensor) -> Iterator[th.Tensor]:
         """Minibatches as views (minibatches, k, batch): those that are equally long, then the last if it is shorter."""
@@ -176,7 +169,7 @@ class ManualGradients:
     @th.no_grad()
     def approx_kl(self) -> th.Tensor:
         """Approximate divergence of each representative in the last minibatch, (k,)."""
-        log_ratio = self._log_ratios[self._rows].view(self.k, -1)
+        log_ratio = self._epoch.log_ratios[self._rows].view(self.k, -1)
         return (log_ratio.exp() - 1.0 - log_ratio).mean(dim=1)
 
     @th.no_grad()
@@ -191,8 +184,11 @@ class ManualGradients:
         self._adam.step()
 
     def finish(self) -> None:
-        """Leave policy and optimizer as PyTorch's own would have left them."""
+        """Leave policy and optimizer as PyTorch's own would have left them, and its threads as they were."""
         self._adam.finish()
+        if self._pool is not None:
+            self._pool.shutdown()
+        th.set_num_threads(self._n_threads)
 
     def logs(self) -> th.Tensor:
         """What there is to log of each minibatch, (minibatches, 6): see ``RepresentedPPO.train``."""
@@ -205,104 +201,33 @@ class ManualGradients:
         if not self._sizes:
             return
         columns = []
-        for log_ratios, surrogates in zip(self._blocks(self._log_ratios), self._blocks(self._surrogates), strict=True):
+        for log_ratios, surrogates in zip(
+            self._blocks(self._epoch.log_ratios), self._blocks(self._epoch.surrogates), strict=True
+        ):
             ratios = log_ratios.exp()
             kl = (ratios - 1.0 - log_ratios).mean(dim=2).amax(dim=1)
-            clipped = ((ratios - 1.0).abs() > self.clip_range).float().mean(dim=(1, 2))
+            clipped = ((ratios - 1.0).abs() > self.coefficients.clip_range).float().mean(dim=(1, 2))
             columns.append(th.stack([-surrogates.mean(dim=2).sum(dim=1), kl, clipped]))
         policy_loss, kl, clipped = th.cat(columns, dim=1)[:, : len(self._losses)]
         value_loss, entropy, assignment_loss = (th.stack(column) for column in zip(*self._losses, strict=True))
-        loss = policy_loss - self.ent_coef * entropy + self.model.vf_coef * value_loss + assignment_loss
+        loss = policy_loss - self.coefficients.ent_coef * entropy + self.model.vf_coef * value_loss + assignment_loss
         k = self.k
         self._logs.append(th.stack([policy_loss / k, value_loss / k, -entropy / k, kl, clipped, loss / k], dim=1))
         self._sizes = []
 
-    def _actor_gradients(self, rows: slice) -> th.Tensor:
-        """Returns the sum over representatives of the mean entropy."""
-        k, head, clip_range, ent_coef = self.k, self.head, self.clip_range, self.ent_coef
-        latent = self.actor.forward(self._epoch_features[rows])
-        blocks = latent.view(k, -1, latent.shape[1])
-        outputs = th.baddbmm(head.bias[:, None], blocks, head.weight.transpose(1, 2))  # means or logits, (k, batch, actions)
-        batch = outputs.shape[1]
-        actions = self._epoch_actions[rows].view(k, batch, -1)
-        if self.log_std is None:
-            log_probs = F.log_softmax(outputs, dim=2)
-            log_prob = log_probs.gather(2, actions).squeeze(2)
-        else:
-            log_std = self.log_std[:, None]
-            inverse = log_std.neg().exp_()
-            noise = (actions - outputs).mul_(inverse)
-            squares = noise.square()
-            constant = log_std.sum(dim=2).add_(0.5 * math.log(2.0 * math.pi) * actions.shape[2])
-            log_prob = squares.sum(dim=2).mul_(-0.5).sub_(constant)
-
-        log_ratio = th.sub(log_prob, self._epoch_old[rows].view(k, -1), out=self._log_ratios[rows].view(k, -1))
-        ratio, advantages = log_ratio.exp(), self._epoch_advantages[rows].view(k, -1)
-        unclipped = ratio * advantages
-        clipped = ratio.clamp_(1.0 - clip_range, 1.0 + clip_range).mul_(advantages)
-        # Where the clipped term is the smaller one, it is constant
-        by_log_prob = th.where(unclipped <= clipped, unclipped, 0.0).mul_(-1.0 / batch).unsqueeze_(2)
-        th.minimum(unclipped, clipped, out=self._surrogates[rows].view(k, -1))
-
-        if self.log_std is None:
-            probs = log_probs.exp()
-            entropies = (probs * log_probs).sum(dim=2, keepdim=True).neg_()
-            entropy = entropies.mean() * k
-            gradient = log_probs.add_(entropies).mul_(ent_coef / batch).sub_(by_log_prob).mul_(probs)
-            gradient.scatter_add_(2, actions, by_log_prob)
-        else:
-            entropy = constant.sum() + 0.5 * k * actions.shape[2]
-            assert self.log_std.grad is not None
-            th.sum(squares.sub_(1.0).mul_(by_log_prob), 1, out=self.log_std.grad).sub_(ent_coef)
-            gradient = noise.mul_(inverse).mul_(by_log_prob)
-        th.bmm(gradient.transpose(1, 2), blocks, out=head.weight.grad)
-        th.sum(gradient, 1, out=head.bias.grad)
-        self.actor.backward(th.bmm(gradient, head.weight).view_as(latent))
-        return entropy
-
-    def _critic_gradients(self, rows: slice) -> th.Tensor:
-        """Returns the sum over representatives of the mean squared error."""
-        shift, head = self.shift, self.value_net
-        features = self._epoch_features[rows]
-        latent = self.critic.forward(features, None if shift is None else shift[:, None])
-        if len(self._errors) != len(features):
-            self._errors = th.empty(len(features), self.model.n_agents, device=self.policy.device)
-            self._targets = th.empty_like(self._errors)
-        # The two large arrays of the minibatch: written in place, since asking for memory costs more than filling it
-        th.index_select(self._returns, 0, self._index[rows], out=self._targets)
-        errors = th.addmm(head.bias, latent, head.weight.t(), out=self._errors).sub_(self._targets)
-        weight = self.k / errors.numel()  # a mean over agents and over a block
-        flat = errors.view(-1)
-        value_loss = th.dot(flat, flat).mul_(weight)
-        errors.mul_(2.0 * self.model.vf_coef * weight)
-        th.mm(errors.t(), latent, out=head.weight.grad)
-        th.sum(errors, 0, out=head.bias.grad)
-        first = self.critic.backward(errors @ head.weight)
-        if shift is not None and first is not None:
-            th.sum(first.view(self.k, -1, first.shape[1]), 1, out=shift.grad)
-        return value_loss
-
-    def _assignment_gradients(self, rows: slice) -> th.Tensor | float:
+    def _assignment_gradients(self) -> th.Tensor | float:
         """Returns the assignment's loss; its few parameters are left to autograd."""
-        assignment, index = self.model.assignment, self._index[rows]
-        agent_advantages = (self._returns[index] - self._values[index]).view(self.k, -1, self.model.n_agents)
-        ratio = self._log_ratios[rows].view(self.k, -1).exp()
+        assignment, index = self.model.assignment, self._epoch.positions[self._rows]
+        agent_advantages = (self._returns[index] - self._values[index]).view(self.k, -1, self._returns.shape[1])
+        ratio = self._epoch.log_ratios[self._rows].view(self.k, -1).exp()
         with th.enable_grad():
-            loss = assignment.loss(ratio, agent_advantages, self.clip_range, None)
+            loss = assignment.loss(ratio, agent_advantages, self.coefficients.clip_range, None)
             if loss is None:
                 return 0.0
             assert assignment.optimizer is not None
             assignment.optimizer.zero_grad()
             loss.backward()
         return loss.detach()
-
-
-def _tanh(x: th.Tensor) -> th.Tensor:
-    """In place. On a CPU numpy takes less than half of the time, and nothing else in an update costs more than this."""
-    if x.device.type != "cpu":
-        return x.tanh_()
-    np.tanh(x.numpy(), out=x.numpy())
-    return x
 
 
 def _is_plain(net: Any) -> bool:

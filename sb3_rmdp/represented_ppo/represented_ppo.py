@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -63,6 +64,9 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param assignment: "em", "end_to_end", "fixed", "random", "clustering", or a subclass of ``Assignment``
     :param assignment_kwargs: arguments of the assignment
     :param normalize_observations: normalise observations by running moments, inside the policy (appendix B)
+    :param critic_rank: number of the critic's values, from 1 to n_agents, of which those of the agents are mixtures; by
+        default one per agent, or per reward feature where rewards are factored. Saves time with many agents, see
+        "Performance and scale"; actors ascend the exact rewards in any case
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -103,6 +107,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         assignment: str | type[Assignment] = "em",
         assignment_kwargs: dict[str, Any] | None = None,
         normalize_observations: bool = True,
+        critic_rank: int | None = None,
     ):
         super().__init__(
             policy,
@@ -135,6 +140,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             assignment=assignment,
             assignment_kwargs=assignment_kwargs,
             normalize_observations=normalize_observations,
+            critic_rank=critic_rank,
         )
 
     def learn(
@@ -171,7 +177,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         self._update_learning_rate(self.policy.optimizer)
         clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
         ent_coef = self.ent_coef(self._current_progress_remaining) if callable(self.ent_coef) else self.ent_coef
-        explained_variance = self.rollout_buffer.compute_marginal_advantages(self.assignment.probabilities)
+        explained_variance = self.rollout_buffer.compute_marginal_advantages(*self._group_weights())
         max_grad_norm = self.max_grad_norm * self.k**0.5
 
         gradients = (ManualGradients if ManualGradients.fits(self) else AutogradGradients)(self, clip_range, ent_coef)
@@ -195,6 +201,19 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             self.logger.record("train/ent_coef", ent_coef)
         if self.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
+
+    def _group_weights(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """
+        What counts for the agents of each representative, under the assignment that there is now.
+
+        :return: the critic's values (n_values, k), and what these leave out of the rewards (n_rewards, k), ``None`` if nothing
+        """
+        alpha = self.assignment.alpha.detach()
+        of_values = self.value_weights.of_groups(alpha)
+        if self.policy.critic_basis is None:
+            return of_values.cpu().numpy(), None
+        left_out = alpha - self.policy.critic_basis.project_back(of_values)
+        return of_values.cpu().numpy(), left_out.cpu().numpy()
 
     def _take_steps(self, gradients: ManualGradients | AutogradGradients, max_grad_norm: float) -> None:
         """

@@ -45,9 +45,9 @@ class Moves(NamedTuple):
 
     :param observations: (n_envs, *observation shape), nobody else's
     :param rewards: n_envs mean rewards over the agents
-    :param reward_vectors: (n_envs, n_agents) float32, nobody else's
+    :param reward_vectors: (n_envs, n_agents) float32, or (n_envs, m) reward features; nobody else's
     :param terminated: indices of environments that terminated, ascending
-    :param info: what the environment of an index puts into its info, but for the reward vector; see :class:`BatchInfos`
+    :param info: what the environment of an index puts into its info, but for its row of those; see :class:`BatchInfos`
     """
 
     observations: np.ndarray
@@ -96,6 +96,8 @@ class BatchedVecEnv(DummyVecEnv):
 
     #: Classes of environments that can be stepped together; not their subclasses, whose ``step`` may be another.
     env_classes: ClassVar[tuple[type[gym.Env], ...]]
+    #: Key of infos under which the reward vectors stand, or the features of environments with factored rewards.
+    reward_key = REWARD_VECTOR
 
     def __init__(self, env_fns: list[Callable[[], gym.Env]]):
         super().__init__(env_fns)
@@ -173,7 +175,7 @@ class BatchedVecEnv(DummyVecEnv):
         def info_of(i: int) -> dict[str, Any]:
             return {**build(i), "TimeLimit.truncated": False}
 
-        infos = BatchInfos(vectors, info_of)
+        infos = BatchInfos(vectors, info_of, self.reward_key)
         dones = np.zeros(self.num_envs, dtype=bool)
         for i in sorted({*terminated, *truncated}) if truncated else terminated:
             dones[i] = True
@@ -191,8 +193,9 @@ class BatchedVecEnv(DummyVecEnv):
         """A step of DummyVecEnv, with infos of the same kind as in any other step."""
         observations, rewards, dones, infos = super().step_wait()
         self._to_check = max(self._to_check - 1, 0)
-        vectors = np.stack([info[REWARD_VECTOR] for info in infos])
-        return observations, rewards, dones, BatchInfos(vectors, infos.__getitem__)  # type: ignore[return-value]
+        vectors = np.stack([info[self.reward_key] for info in infos])
+        batch = BatchInfos(vectors, infos.__getitem__, self.reward_key)
+        return observations, rewards, dones, batch  # type: ignore[return-value]
 
     def __getstate__(self) -> dict[str, Any]:
         # What _bind takes hold of belongs to these environments, and not to copies of them

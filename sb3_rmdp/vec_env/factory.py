@@ -78,7 +78,8 @@ def make_represented_vec_env(
     :param seed: of the first reset; copy i gets ``seed + i``
     :param env_kwargs: arguments of the environment
     :param monitor_dir: folder for SB3's monitor files; none are written by default
-    :param vec_env_cls: class of the vec env, e.g. SB3's ``SubprocVecEnv``; by default :func:`fastest_vec_env` chooses
+    :param vec_env_cls: class of the vec env, e.g. SB3's ``SubprocVecEnv`` or, for velocity tasks, :class:`EnvPoolVecEnv`; by
+        default :func:`fastest_vec_env` chooses
     :param verbose: 1 to say what was chosen, and why
     :return: a vec env, not yet reset
     :raises ValueError: if the environment cannot be made again, or a number is out of its range

@@ -14,17 +14,21 @@ class BatchInfos(Sequence[dict[str, Any]]):
     """
     Stands in for the list of info dicts that a vec env returns.
 
-    Learning needs the reward vectors of every environment at every step, but of the rest of the infos only those of
-    episodes that have just ended. The vectors are therefore kept as one array, and the dict of an environment is made when
-    it is first looked at. It is kept from then on, so that what a wrapper writes into it stays there. Slices, copies and
-    pickles are plain lists of dicts.
+    Learning needs the reward vectors of every environment at every step (or the reward features, if rewards are factored),
+    but of the rest of the infos only those of episodes that have just ended. The vectors are therefore kept as one array, and
+    the dict of an environment is made when it is first looked at. It is kept from then on, so that what a wrapper writes into
+    it stays there. Slices, copies and pickles are plain lists of dicts.
 
-    :param reward_vectors: (n_envs, n_agents) float32 rewards of this step, an array that nobody else writes to
-    :param build: what is in the info of an environment, given its index, but for its reward vector; called at most once per
-        environment, at any later time, so that it must not depend on what the environment does next
+    :param reward_vectors: (n_envs, n_agents) float32 rewards of this step, or (n_envs, m) features, an array that nobody else
+        writes to
+    :param build: what is in the info of an environment, given its index, but for its row of that array; called at most once
+        per environment, at any later time, so that it must not depend on what the environment does next
+    :param key: under which a row stands in the info of its environment: ``"reward_vector"``, or ``"reward_features"``
     """
 
-    def __init__(self, reward_vectors: np.ndarray, build: Callable[[int], dict[str, Any]]):
+    def __init__(self, reward_vectors: np.ndarray, build: Callable[[int], dict[str, Any]], key: str = REWARD_VECTOR):
+        #: Key of the info of an environment under which its row of the array stands.
+        self.key = key
         self._vectors = reward_vectors
         self._build = build
         self._infos: dict[int, dict[str, Any]] = {}
@@ -47,7 +51,7 @@ class BatchInfos(Sequence[dict[str, Any]]):
         info = self._infos.get(env)
         if info is None:
             info = self._build(env)
-            self._rows[env] = info[REWARD_VECTOR] = self._vectors[env]
+            self._rows[env] = info[self.key] = self._vectors[env]
             self._infos[env] = info
         return info
 
@@ -74,9 +78,12 @@ class BatchInfos(Sequence[dict[str, Any]]):
 
     @property
     def reward_vectors(self) -> np.ndarray | None:
-        """(n_envs, n_agents) float32; None if somebody has put others into an info, which count then."""
+        """
+        (n_envs, n_agents) rewards or (n_envs, m) features, float32; None if somebody has put others into an info, which count
+        then.
+        """
         for env, row in self._rows.items():
-            if self._infos[env].get(REWARD_VECTOR) is not row:
+            if self._infos[env].get(self.key) is not row:
                 return None
         return self._vectors
 

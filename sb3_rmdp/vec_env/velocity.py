@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from sb3_rmdp.envs.contract import integer
-from sb3_rmdp.envs.velocity import velocity_rewards
+from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, integer
 from sb3_rmdp.vec_env.batched import BatchedVecEnv, Moves
 from sb3_rmdp.vec_env.robots import ROBOTS, Motion, simulate
 
@@ -54,6 +53,7 @@ class VelocityVecEnv(BatchedVecEnv):
         super()._bind()
         bases = [part.base for part in self._layers]
         base = bases[0]
+        self.reward_key = REWARD_VECTOR if base.reward_weights is None else REWARD_FEATURES
         self._robot = robot = ROBOTS[type(base)](base)
         # Views of MuJoCo's memory, which stays where it is as long as the environment lives
         self._qpos = [base.data.qpos for base in bases]
@@ -109,15 +109,14 @@ class VelocityVecEnv(BatchedVecEnv):
             velocity=(np.concatenate(self._places).reshape(n_envs, -1) - before) / robot.dt,
             forces=np.stack(self._forces) if self._forces else None,
         )
-        rewards = velocity_rewards(motion.velocity[:, :1], base.targets, base.max_velocity)
+        means, vectors = base.pay(motion.velocity[:, :1])
         healthy = robot.healthy(motion)
         fallen = [] if healthy is None or not robot.falls() or healthy.all() else np.flatnonzero(~healthy).tolist()
-        means = np.add.reduce(rewards, axis=1) / rewards.shape[1]
 
         def info(i: int) -> dict[str, Any]:
             return robot.info(motion, healthy, i)
 
-        return Moves(robot.observe(motion), means.tolist(), rewards.astype(np.float32), fallen, info)
+        return Moves(robot.observe(motion), means.tolist(), vectors, fallen, info)
 
     def close(self) -> None:
         """See SB3; threads end as well."""

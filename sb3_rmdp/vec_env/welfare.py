@@ -8,7 +8,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_rmdp.envs.contract import REWARD_VECTOR
+from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR
 from sb3_rmdp.vec_env.infos import BatchInfos
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class WelfareVecEnv(VecEnvWrapper):
         self._returns = np.zeros(venv.num_envs)
         self._acting: np.ndarray | None = None
         self._weights: np.ndarray | None = None
+        self._key = REWARD_VECTOR
 
     def reset(self) -> VecEnvObs:
         """See SB3; the assignment is looked at again, since the model may have learned in between."""
@@ -86,12 +87,18 @@ class WelfareVecEnv(VecEnvWrapper):
         if isinstance(actions, RepresentedActions) and actions.assignment is not None:
             self._acting = actions.representatives
             if self._weights is None:
-                # Under an assignment by probabilities the own representative is the likeliest, as in evaluate_welfare
-                n_agents, k = actions.assignment.probabilities.shape
-                served = actions.assignment.representatives == np.arange(k)[:, None]
-                self._weights = served * (k / n_agents)
+                self._weigh(actions.assignment)
             actions = np.asarray(actions)
         self.venv.step_async(actions)
+
+    def _weigh(self, assignment: Assignment) -> None:
+        """Find out what each reward, of an agent or of a feature, counts where a representative acts."""
+        # Under an assignment by probabilities the own representative is the likeliest, as in evaluate_welfare
+        served = assignment.representatives == np.arange(assignment.k)[:, None]
+        weights = self.venv.get_attr("reward_weights", indices=[0])[0] if self.venv.has_attr("reward_weights") else None
+        self._key = REWARD_VECTOR if weights is None else REWARD_FEATURES
+        shares = served * (assignment.k / assignment.n_agents)
+        self._weights = shares if weights is None else shares @ weights
 
     def step_wait(self) -> VecEnvStepReturn:
         """See SB3."""
@@ -99,8 +106,8 @@ class WelfareVecEnv(VecEnvWrapper):
         if self._acting is None:
             return obs, rewards, dones, infos
         assert self._weights is not None
-        batch = infos.reward_vectors if isinstance(infos, BatchInfos) else None
-        vectors = [info[REWARD_VECTOR] for info in infos] if batch is None else batch
+        batch = infos.reward_vectors if isinstance(infos, BatchInfos) and infos.key == self._key else None
+        vectors = [info[self._key] for info in infos] if batch is None else batch
         shares = np.array([self._weights[j] @ vector for j, vector in zip(self._acting, vectors, strict=True)])
         self._returns += shares
         for idx in np.flatnonzero(dones):

@@ -16,7 +16,7 @@ ACT = spaces.Box(-1.0, 1.0, (1,), np.float32)
 def filled(n_steps: int, n_envs: int, n_agents: int, k: int, representatives: np.ndarray | None = None, seed: int = 0):
     """A buffer with random contents; observation (step, env) so that a transition can be recognised."""
     rng = np.random.default_rng(seed)
-    buffer = VectorRewardRolloutBuffer(n_steps, OBS, ACT, "cpu", LAMBDA, GAMMA, n_envs, n_agents=n_agents, k=k)
+    buffer = VectorRewardRolloutBuffer(n_steps, OBS, ACT, "cpu", LAMBDA, GAMMA, n_envs, n_rewards=n_agents, k=k)
     rewards = rng.normal(size=(n_steps, n_envs, n_agents)).astype(np.float32)
     starts = rng.random((n_steps, n_envs)) < 0.3
     if representatives is None:
@@ -163,7 +163,7 @@ def test_a_representative_that_did_not_act_has_weight_zero() -> None:
 
 def test_dict_observations() -> None:
     space = spaces.Dict({"a": OBS, "b": spaces.Discrete(5)})
-    buffer = VectorRewardDictRolloutBuffer(4, space, ACT, "cpu", n_envs=2, n_agents=2, k=2)
+    buffer = VectorRewardDictRolloutBuffer(4, space, ACT, "cpu", n_envs=2, n_rewards=2, k=2)
     for step in range(4):
         obs = {"a": np.full((2, 2), step), "b": np.array([step, 4])}
         buffer.add(obs, np.zeros((2, 1)), np.zeros((2, 2)), np.zeros(2), np.arange(2))

@@ -23,7 +23,7 @@ ACTION_SPACES = [
 
 def make_policy(action_space: spaces.Space = ACTION_SPACES[0], k: int = 3, n_agents: int = 5, **kwargs) -> MlpPolicy:
     th.manual_seed(0)
-    policy = MlpPolicy(OBS, action_space, ConstantSchedule(1e-3), k=k, n_agents=n_agents, **kwargs)
+    policy = MlpPolicy(OBS, action_space, ConstantSchedule(1e-3), k=k, n_rewards=n_agents, **kwargs)
     # Weights that differ enough to tell representatives apart
     with th.no_grad():
         for parameter in policy.parameters():
@@ -100,7 +100,7 @@ def test_a_critic_without_hidden_layer_cannot_tell_representatives_apart() -> No
         make_policy(net_arch=[])
     make_policy(net_arch=[], k=1)
     images = spaces.Box(0, 255, (3, 36, 36), np.uint8)
-    policy = CnnPolicy(images, spaces.Discrete(2), ConstantSchedule(1e-3), k=2, n_agents=3)
+    policy = CnnPolicy(images, spaces.Discrete(2), ConstantSchedule(1e-3), k=2, n_rewards=3)
     obs = th.as_tensor(np.stack([images.sample()] * 2))
     with th.no_grad():
         policy.mlp_extractor.shift.copy_(th.randn(2, 64))

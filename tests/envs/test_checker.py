@@ -6,7 +6,13 @@ import pytest
 from gymnasium import spaces
 from gymnasium.envs.registration import registry
 
-from sb3_rmdp.envs import REWARD_VECTOR, HopperVelocityEnv, ResourceGatheringEnv, check_represented_env, scalar_reward
+from sb3_rmdp.envs import (
+    REWARD_VECTOR,
+    HopperVelocityEnv,
+    ResourceGatheringEnv,
+    check_represented_env,
+    scalar_reward,
+)
 
 
 class GoodEnv(gym.Env):
@@ -36,9 +42,9 @@ class GoodEnv(gym.Env):
         return scalar_reward(vector)
 
 
-def variant(**attributes):
-    """A broken copy of GoodEnv."""
-    return type("BrokenEnv", (GoodEnv,), attributes)()
+def variant(base=GoodEnv, **attributes):
+    """A broken copy of an env."""
+    return type("BrokenEnv", (base,), attributes)()
 
 
 def refused(env, message, **kwargs):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sb3_rmdp.envs import HopperVelocityEnv, ResourceGatheringEnv, WelfareBounded, fingerprint, scalar_reward
+from sb3_rmdp.envs import HopperVelocityEnv, ResourceGatheringEnv, WelfareBounded, contract, fingerprint, scalar_reward
 from sb3_rmdp.envs.contract import integer
 
 
@@ -22,6 +22,15 @@ def test_fingerprint_is_equal_for_equal_numbers():
     assert fingerprint("task", np.array([0, 1], dtype=np.int32), 4.0) == name
     assert fingerprint("task", np.array([0.0, 9.0, 1.0])[::2], 4.0) == name
     assert fingerprint("task", np.array([0.0, 1.0], dtype=">f8"), 4.0) == name
+
+
+def test_fingerprint_of_large_arrays_in_parts(monkeypatch):
+    array = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    name = fingerprint("task", array, 4)
+    monkeypatch.setattr(contract, "HASHED_AT_ONCE", 8)
+    assert fingerprint("task", array, 4) == fingerprint("task", array.astype(np.float64), 4) == name
+    array[6, 4] += 1.0
+    assert fingerprint("task", array, 4) != name
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,8 @@ def test_population_ids_tell_populations_apart():
         {"targets": [0.5, 1.0]},
         {"targets": [1.0, 0.5]},
         {"targets": [0.5, 1.0], "max_velocity": 2.0},
+        {"n_features": 23},
+        {"n_features": 24},
     ]
     ids = [HopperVelocityEnv(**kwargs).population_id for kwargs in variants]
     assert len(set(ids)) == len(ids)
@@ -170,13 +172,18 @@ def test_population_ids_tell_populations_apart():
 @pytest.mark.parametrize("env_class", CLASSES)
 @pytest.mark.parametrize("clone", [lambda e: pickle.loads(pickle.dumps(e)), lambda e: cloudpickle.loads(cloudpickle.dumps(e))])
 def test_pickling(env_class, clone):
-    for kwargs in ({"n_agents": 7, "population_seed": 3, "max_velocity": 1.5}, {"targets": np.array([0.25, 0.75])}):
+    for kwargs in (
+        {"n_agents": 7, "population_seed": 3, "max_velocity": 1.5},
+        {"targets": np.array([0.25, 0.75])},
+        {"n_features": 31},
+    ):
         env = env_class(reset_noise_scale=0.0, **kwargs)
         again = clone(env)
         np.testing.assert_array_equal(again.targets, env.targets)
         assert again.population_id == env.population_id
         assert again.max_velocity == env.max_velocity
         assert not again.targets.flags.writeable
+        assert again.reward_weights is env.reward_weights
         # The arguments of the base are kept as well: without noise two seeds start alike.
         np.testing.assert_array_equal(again.reset(seed=1)[0], env.reset(seed=2)[0])
 
@@ -187,7 +194,12 @@ def test_deepcopy():
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"n_agents": 7, "population_seed": 3}, {"targets": np.array([0.25, 0.75]), "max_velocity": 1.0}]
+    "kwargs",
+    [
+        {"n_agents": 7, "population_seed": 3},
+        {"targets": np.array([0.25, 0.75]), "max_velocity": 1.0},
+        {"targets": np.array([0.25, 0.75]), "n_features": 30},
+    ],
 )
 def test_made_again_from_its_spec(kwargs):
     env = gym.make("rmdp/HopperVelocity-v0", **kwargs)
@@ -253,6 +265,10 @@ def test_welfare_bound():
         ({"targets": [1.0, float("nan")]}, "hold a speed that is not finite"),
         ({"targets": ["fast"]}, "are no numbers"),
         ({"targets": [1.0, 2.0], "n_agents": 3}, "n_agents=3 contradicts the 2 targets"),
+        ({"n_features": 22}, "n_features=22 are too few .* want 0 to 2.5 m/s .* within 0.125 m/s .* at least 23, better 111"),
+        ({"n_features": 30, "targets": [-1.0, 4.0], "max_velocity": 2.0}, "want -1 to 4 m/s .* at least 53, better 261"),
+        ({"n_features": 0}, "n_features=0 does not do"),
+        ({"n_features": 50.5}, "n_features=50.5 does not do"),
     ],
 )
 def test_bad_arguments(kwargs, message):

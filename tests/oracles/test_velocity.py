@@ -1,6 +1,7 @@
 """Bounds of the velocity tasks: known values, and brute force over partitions and fine grids of speeds."""
 
 import doctest
+import tracemalloc
 from itertools import combinations, pairwise
 from time import perf_counter
 
@@ -54,6 +55,52 @@ def test_equals_brute_force(seed, high):
         assert velocity_welfare_bound(targets, 4.0, k) == pytest.approx(brute_force(targets, 4.0, k), abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_speeds_to_choose_from(seed):
+    """All sets of k of the speeds, whatever they are."""
+    rng = np.random.default_rng(seed)
+    targets, speeds = rng.uniform(0, 2, rng.integers(4, 30)), rng.uniform(-0.5, 2.5, rng.integers(1, 10))
+    targets[-1] = targets[0] = speeds[0]
+    rewards = np.maximum(0.0, 1.0 - 20.0 * np.abs(speeds[:, None] - targets) / 4.0)
+    for k in range(1, 5):
+        best = max(
+            rewards[list(chosen)].max(axis=0).mean() for chosen in combinations(range(len(speeds)), min(k, len(speeds)))
+        )
+        assert velocity_welfare_bound(targets, 4.0, k, speeds=speeds) == pytest.approx(100.0 * best)
+        assert velocity_welfare_bound(targets, 4.0, k, speeds=targets) == pytest.approx(
+            velocity_welfare_bound(targets, 4.0, k)
+        )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_predecessor_tried(seed):
+    """The longest path, without fences around the candidates."""
+    rng = np.random.default_rng(seed)
+    positions, choices = np.sort(rng.uniform(0, 9, 400)), np.sort(rng.uniform(-1, 10, rng.integers(1, 200)))
+    segments = velocity._Segments(positions, choices)
+    best = segments.first()
+    for _ in range(4):
+        a, b = np.tril_indices(len(choices))[::-1]
+        table = np.full((len(choices), len(choices)), -np.inf)
+        table[a, b] = best[a] + segments.between(a, b)
+        extended = velocity._extended(best, segments)
+        np.testing.assert_allclose(extended, table.max(axis=0), rtol=1e-12)
+        best = extended
+
+
+def test_many_agents_take_little_memory():
+    targets = np.random.RandomState(0).uniform(0, 4, 20_000)
+    tracemalloc.start()
+    try:
+        bound = velocity_welfare_bound(targets, 4.0, 5)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+    # The optimum is flat: a fine grid of speeds is as good
+    assert velocity_welfare_bound(targets, 4.0, 5, speeds=np.linspace(0, 4, 4001)) == pytest.approx(bound, abs=0.02)
+
+
 def test_equal_targets():
     targets = [1.0, 1.0, 1.0, 2.0, 2.0]
     assert velocity_welfare_bound(targets, 4.0, 1) == pytest.approx(60.0)
@@ -99,3 +146,10 @@ def test_examples_of_the_docstring():
 def test_bad_input(targets, max_velocity, k, message):
     with pytest.raises(ValueError, match=message):
         velocity_welfare_bound(targets, max_velocity, k)
+
+
+def test_bad_speeds():
+    with pytest.raises(ValueError, match=r"speeds has shape \(0,\): pass speeds to choose from"):
+        velocity_welfare_bound([1.0], 4.0, 1, speeds=[])
+    with pytest.raises(ValueError, match="speeds has 1 entries that are not finite"):
+        velocity_welfare_bound([1.0], 4.0, 1, speeds=[1.0, np.inf])

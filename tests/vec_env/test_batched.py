@@ -31,7 +31,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_rmdp import RepresentedPPO
-from sb3_rmdp.envs import REWARD_VECTOR, HopperVelocityEnv, ResourceGatheringEnv
+from sb3_rmdp.envs import REWARD_FEATURES, REWARD_VECTOR, HopperVelocityEnv, ResourceGatheringEnv
 from sb3_rmdp.vec_env import (
     BatchInfos,
     ResourceGatheringVecEnv,
@@ -56,6 +56,8 @@ OTHER_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     (HOPPER, dict(healthy_state_range=(-3.0, 3.0), healthy_reward=2.0, ctrl_cost_weight=0.5, n_agents=300)),
     ("rmdp/Walker2dVelocity-v0", dict(healthy_angle_range=(-0.1, 0.1), terminate_when_unhealthy=False, targets=[0.5, 1.0])),
     ("rmdp/Walker2dVelocity-v0", dict(exclude_current_positions_from_observation=False, forward_reward_weight=2.0)),
+    *((env_id, dict(n_features=24, n_agents=7)) for env_id in ROBOTS),
+    (HOPPER, dict(n_features=300, targets=[-1.0, 0.0, 4.0])),
 ]
 
 
@@ -101,7 +103,7 @@ def assert_same(ours: VecEnv, dummy: VecEnv, actions: list[np.ndarray]) -> list[
             np.testing.assert_array_equal(value, other, strict=True)
         assert len(infos) == len(other_infos) == ours.num_envs
         if isinstance(infos, BatchInfos):
-            vectors = np.stack([info[REWARD_VECTOR] for info in other_infos])
+            vectors = np.stack([info[infos.key] for info in other_infos])
             np.testing.assert_array_equal(infos.reward_vectors, vectors, strict=True)
         for info, other, done in zip(infos, other_infos, values[2], strict=True):
             assert_same_info(info, other)
@@ -135,6 +137,16 @@ def test_is_dummy_vec_env(env_id: str, monitor: bool, n_envs: int) -> None:
 def test_settings_of_the_robots(env_id: str, kwargs: dict[str, Any]) -> None:
     pair = [make(env_id, 3, kind, max_episode_steps=40, **kwargs) for kind in (VelocityVecEnv, DummyVecEnv)]
     assert assert_same(*pair, random_actions(pair[0], 60))
+    key = pair[0].step(np.zeros_like(random_actions(pair[0], 1)[0]))[3].key  # type: ignore[attr-defined]
+    assert key == (REWARD_FEATURES if "n_features" in kwargs else REWARD_VECTOR)
+
+
+def test_factored_rewards_are_not_multiplied_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    envs = [make(HOPPER, 3, kind, n_features=40, n_agents=500) for kind in (VelocityVecEnv, DummyVecEnv)]
+    monkeypatch.setattr("sb3_rmdp.envs.velocity.velocity_rewards", None)
+    assert_same(*envs, random_actions(envs[0], 20))
+    infos = envs[0].step(random_actions(envs[0], 1)[0])[3]
+    assert all(REWARD_VECTOR not in info and info[REWARD_FEATURES].shape == (40,) for info in infos)
 
 
 @pytest.mark.parametrize("kwargs", [dict(shape=(2, 3), home=(0, 1)), dict(max_episode_steps=120, shape=(1, 2), home=(0, 0))])
@@ -245,12 +257,12 @@ SMALL: dict[str, Any] = dict(k=3, n_steps=64, batch_size=32, n_epochs=2, seed=0,
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("env_id", [GRID, HOPPER])
-def test_training_ends_with_the_same_weights(env_id: str, normalize: bool) -> None:
+@pytest.mark.parametrize(("env_id", "more"), [(GRID, {}), (HOPPER, {}), (HOPPER, dict(n_features=30))])
+def test_training_ends_with_the_same_weights(env_id: str, more: dict[str, Any], normalize: bool) -> None:
     kwargs, _ = ROBOTS.get(env_id, ({}, 0))
     models = []
     for kind in (batched_class(env_id), DummyVecEnv):
-        env = make(env_id, 3, kind, **kwargs)
+        env = make(env_id, 3, kind, **kwargs, **more)
         env = VecNormalize(env, norm_reward=False) if normalize else env
         model = RepresentedPPO("MlpPolicy", env, assignment_kwargs=dict(warm_start=0), **SMALL)
         models.append(model.learn(3 * 64 * 3))

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.population import reward_vectors
-from sb3_rmdp.envs import REWARD_VECTOR
+from sb3_rmdp.envs import REWARD_FEATURES, REWARD_VECTOR
 from sb3_rmdp.vec_env import BatchInfos
 from tests.probes import TwoGroups
 
@@ -56,6 +56,18 @@ def test_rewards_that_a_wrapper_changes_count() -> None:
     del infos[2][REWARD_VECTOR]
     with pytest.raises(ValueError, match="env 2 gave no reward vector"):
         reward_vectors(infos, 2)
+
+
+def test_features_stand_under_a_key_of_their_own() -> None:
+    features = np.arange(6, dtype=np.float32).reshape(3, 2)
+    infos = BatchInfos(features, lambda i: {"index": i}, REWARD_FEATURES)
+    assert (infos.key, counting_infos()[0].key) == (REWARD_FEATURES, REWARD_VECTOR)
+    assert set(infos[1]) == {"index", REWARD_FEATURES} and infos[1][REWARD_FEATURES].tolist() == [2.0, 3.0]
+    assert infos.reward_vectors is features
+    infos[1][REWARD_VECTOR] = np.ones(5)  # of no account here
+    assert infos.reward_vectors is features
+    infos[2][REWARD_FEATURES] = np.ones(2)
+    assert infos.reward_vectors is None
 
 
 def test_arrays_of_rewards_are_checked() -> None:

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 import torch as th
 from torch import nn
-from torch.nn import functional as F
+
+from sb3_rmdp.common.agent_weights import AgentWeights
 
 
 class Assignment(nn.Module, ABC):
@@ -20,6 +21,9 @@ class Assignment(nn.Module, ABC):
     a policy or a buffer. It is an ``nn.Module`` so that everything it has learned, being buffers and parameters, travels
     in the model's zip file.
 
+    With factored rewards, returns and rewards can be told per feature, from which :attr:`reward_weights` makes those of the
+    agents; methods that do so cost little with a million agents (:attr:`takes_features`).
+
     :param n_agents: number of agents n
     :param k: number of representatives
     :param seed: seed of whatever the method draws at random; ``None`` draws afresh
@@ -27,6 +31,8 @@ class Assignment(nn.Module, ABC):
 
     #: True if :meth:`loss` wants the advantages of every agent: they are gathered per minibatch only on demand.
     needs_agent_advantages: ClassVar[bool] = False
+    #: True if factored rewards are to be told as they are, one number per feature; else they are told agent by agent.
+    takes_features: ClassVar[bool] = False
     #: Optimizer of the parameters, if there are any; stepped with the policy's, saved in the zip.
     optimizer: th.optim.Optimizer | None = None
 
@@ -35,6 +41,19 @@ class Assignment(nn.Module, ABC):
         self.n_agents = n_agents
         self.k = k
         self.seed = seed
+        #: How agents' rewards and returns come from those that the method is told of, if it takes features
+        self.reward_weights = AgentWeights(n_agents)
+        #: How agents' advantages come from those that :meth:`loss` is given
+        self.value_weights = AgentWeights(n_agents)
+
+    def connect(self, reward_weights: AgentWeights, value_weights: AgentWeights) -> None:
+        """
+        Learn about an environment's rewards; called by the model when it is made or gets another environment.
+
+        :param reward_weights: of the agents on what the environment pays
+        :param value_weights: of the agents on the critic's values
+        """
+        self.reward_weights, self.value_weights = reward_weights, value_weights
 
     @property
     @abstractmethod
@@ -56,7 +75,7 @@ class Assignment(nn.Module, ABC):
         Take note of finished episodes, as they finish.
 
         :param representatives: who acted in each episode, (n_episodes,)
-        :param returns: undiscounted returns of all agents in each episode, (n_episodes, n_agents)
+        :param returns: undiscounted returns of all agents in each episode, (n_episodes, n_agents); or of all features
         """
 
     def record_rewards(self, representatives: np.ndarray, reward_vectors: np.ndarray) -> None:
@@ -64,7 +83,7 @@ class Assignment(nn.Module, ABC):
         Take note of a whole rollout, before its rewards are turned into returns (copy what is to be kept).
 
         :param representatives: who acted, (n_steps, n_envs)
-        :param reward_vectors: rewards of all agents, (n_steps, n_envs, n_agents)
+        :param reward_vectors: rewards of all agents, (n_steps, n_envs, n_agents); or of all features
         """
 
     def update(self, progress: float) -> None:
@@ -81,7 +100,8 @@ class Assignment(nn.Module, ABC):
         The assignment's own loss on one minibatch, added to the actors' before the backward pass.
 
         :param ratio: probability ratios of the taken actions, (k, batch), without gradient
-        :param agent_advantages: advantages of every agent, (k, batch, n_agents), without gradient
+        :param agent_advantages: advantages of every agent, (k, batch, n_agents), without gradient; or of each of the critic's
+            values, of which :attr:`value_weights` makes the agents'
         :param clip_range: PPO's epsilon
         :param weights: 1 for a transition, 0 for padding, (k, batch); ``None`` if nothing is padded
         :return: a scalar, or ``None`` if the method does not learn by gradient
@@ -103,4 +123,5 @@ class HardAssignment(Assignment):
 
     @property
     def alpha(self) -> th.Tensor:
-        return F.one_hot(self.served_by, self.k).to(th.float32)
+        zeros = th.zeros(self.n_agents, self.k, device=self.served_by.device)
+        return zeros.scatter_(1, self.served_by[:, None], 1.0)

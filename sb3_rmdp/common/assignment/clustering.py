@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch as th
 
 from sb3_rmdp.common.assignment.base import HardAssignment
+
+#: Agents up to which K-means looks at all of them at every step
+FEW = 100_000
 
 
 class ClusteringAssignment(HardAssignment):
@@ -17,9 +22,14 @@ class ClusteringAssignment(HardAssignment):
     described by its rewards at sampled steps of representative 0, and the clusters of scikit-learn's K-means stay fixed
     from there on. The representatives start into the second phase from the universal policies they have learned.
 
+    With factored rewards, clusters are found among points of as many coordinates as there are features, which lie as far
+    from each other as the agents' sampled rewards do. Of more than :data:`FEW` agents, K-means takes small batches.
+
     :param universal_fraction: share of the training spent on the universal policy, in (0, 1)
     :param n_samples: number of steps at which rewards are sampled, at most
     """
+
+    takes_features: ClassVar[bool] = True
 
     clustered: th.Tensor
 
@@ -32,7 +42,7 @@ class ClusteringAssignment(HardAssignment):
         self.universal_fraction = universal_fraction
         self.n_samples = n_samples
         self.register_buffer("clustered", th.zeros((), dtype=th.bool))
-        self._features = np.zeros((n_agents, 0), dtype=np.float32)
+        self._samples = np.zeros((0, 0), dtype=np.float32)
 
     @property
     def alpha(self) -> th.Tensor:
@@ -45,13 +55,23 @@ class ClusteringAssignment(HardAssignment):
             steps, envs = np.nonzero(representatives == 0)
             chosen = np.linspace(0, len(steps) - 1, num=min(self.n_samples, len(steps)), dtype=np.int64)
             if len(steps):
-                self._features = reward_vectors[steps[chosen], envs[chosen]].T.copy()
+                self._samples = reward_vectors[steps[chosen], envs[chosen]].copy()
 
     def update(self, progress: float) -> None:
-        if not self.clustered and progress >= self.universal_fraction and self._features.shape[1]:
-            from sklearn.cluster import KMeans  # slow to import, and this is the only method in need of it
+        if not self.clustered and progress >= self.universal_fraction and len(self._samples):
+            # Slow to import, and this is the only method in need of it
+            from sklearn.cluster import KMeans, MiniBatchKMeans
 
             # scikit-learn warns where agents are less distinct than k asks for; then clusters stay empty, as in the paper
-            labels = KMeans(n_clusters=self.k, n_init=10, random_state=self.seed).fit(self._features).labels_
+            method = KMeans if self.n_agents <= FEW else MiniBatchKMeans
+            labels = method(n_clusters=self.k, n_init=10, random_state=self.seed).fit(self._points()).labels_
             self.served_by.copy_(th.as_tensor(labels.astype(np.int64)))
             self.clustered.fill_(True)
+
+    def _points(self) -> np.ndarray:
+        """What is clustered, one row per agent: its sampled rewards, or coordinates with the same distances."""
+        if not self.reward_weights.factored:
+            return self._samples.T
+        # Distances depend on S^T S alone, S being the sampled features: R of its QR decomposition does as well
+        upper = th.linalg.qr(th.as_tensor(self._samples, device=self.served_by.device), mode="r").R
+        return self.reward_weights.of_agents(upper.t()).cpu().numpy()

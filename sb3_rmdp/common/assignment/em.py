@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch as th
 
+from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.assignment.base import HardAssignment
 
 
@@ -19,10 +22,15 @@ class EMAssignment(HardAssignment):
     Ties, among them agents who get nothing from anybody, keep their representative. A representative that would be left
     without agents gets the agent that loses least by moving: the note under eq. 14 with the choice made well.
 
+    Returns are linear in reward features, and so is their average: with factored rewards it is kept per feature, and the
+    agents' own is made of it in blocks, when they choose.
+
     :param mixing: weight lambda of the newest rollout in (0, 1], eq. 10
     :param warm_start: rollouts before the first reassignment; there is none either before every representative has
         finished an episode
     """
+
+    takes_features: ClassVar[bool] = True
 
     q_table: th.Tensor
     q_weight: th.Tensor
@@ -41,9 +49,15 @@ class EMAssignment(HardAssignment):
         self.register_buffer("n_updates", th.zeros((), dtype=th.int64))
         self._reset_rollout()
 
+    def connect(self, reward_weights: AgentWeights, value_weights: AgentWeights) -> None:
+        super().connect(reward_weights, value_weights)
+        if len(self.q_table) != reward_weights.size:
+            self.q_table = th.zeros(reward_weights.size, self.k, dtype=th.float64, device=self.q_table.device)
+            self._reset_rollout()
+
     def _reset_rollout(self) -> None:
         """Forget the returns of the current rollout; they need not be saved, a rollout is never continued after loading."""
-        self._return_sum = np.zeros((self.k, self.n_agents))
+        self._return_sum = np.zeros((self.k, len(self.q_table)))
         self._n_episodes = np.zeros(self.k, dtype=np.int64)
 
     def record_episodes(self, representatives: np.ndarray, returns: np.ndarray) -> None:
@@ -51,9 +65,14 @@ class EMAssignment(HardAssignment):
         np.add.at(self._n_episodes, representatives, 1)
 
     @property
+    def q_rewards(self) -> th.Tensor:
+        """The same of every reward that it is told of, be it an agent's or a feature's, (size, k)."""
+        return self.q_table / self.q_weight.clamp(min=th.finfo(th.float64).tiny)
+
+    @property
     def q(self) -> th.Tensor:
         """Unbiased estimate of E[return of agent i under representative j], (n_agents, k); 0 where nothing is known."""
-        return self.q_table / self.q_weight.clamp(min=th.finfo(th.float64).tiny)
+        return self.reward_weights.of_agents(self.q_rewards)
 
     def update(self, progress: float) -> None:
         finished = np.flatnonzero(self._n_episodes)
@@ -64,7 +83,12 @@ class EMAssignment(HardAssignment):
         self.q_weight[columns] += self.mixing * (1.0 - self.q_weight[columns])
         self.n_updates += 1
         if self.n_updates > self.warm_start and bool((self.q_weight > 0).all()):
-            self.served_by.copy_(fill_empty_groups(self.q, greedy_representatives(self.q, self.served_by)))
+            q = self.q_rewards
+            for agents in self.reward_weights.blocks():
+                block = self.reward_weights.of_agents(q, agents)
+                self.served_by[agents] = greedy_representatives(block, self.served_by[agents])
+            if bool((th.bincount(self.served_by, minlength=self.k) == 0).any()):
+                self.served_by.copy_(fill_empty_groups(self.q, self.served_by))
 
 
 def greedy_representatives(q: th.Tensor, served_by: th.Tensor) -> th.Tensor:

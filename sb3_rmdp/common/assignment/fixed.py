@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch as th
@@ -17,6 +18,8 @@ class FixedAssignment(HardAssignment):
     :param representatives: representative of each agent, integers in [0, k), (n_agents,)
     :raises ValueError: if the shape, type or range is wrong
     """
+
+    takes_features: ClassVar[bool] = True  # it does not listen
 
     def __init__(
         self, n_agents: int, k: int, seed: int | None = None, representatives: Sequence[int] | np.ndarray | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch as th
 
@@ -10,6 +12,8 @@ from sb3_rmdp.common.assignment.base import HardAssignment
 
 class RandomAssignment(HardAssignment):
     """Groups of equal size (give or take one agent), drawn once from the seed; never changed."""
+
+    takes_features: ClassVar[bool] = True  # it does not listen
 
     def __init__(self, n_agents: int, k: int, seed: int | None = None):
         super().__init__(n_agents, k, seed)

@@ -1,0 +1,80 @@
+"""From a few numbers per transition to those of all agents, and to sums over groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch as th
+
+#: Agents per product with a matrix of weights: neither a block of it nor the result gets large
+BLOCK = 2**16
+
+
+class AgentWeights:
+    """
+    Agents whose rewards, returns and values are linear in ``size`` numbers: those of agent i are ``weights[i] @ x``.
+
+    In a plain r-MDP the numbers are the agents' own, one each, and there are no weights. With factored rewards they are
+    features, and whatever is linear (rewards, returns, values, advantages, their sums over a group) need not be known for
+    every agent: a million agents cost what the features do, but where each is looked at on its own.
+
+    :param n_agents: number of agents n
+    :param weights: (n_agents, size), float32; ``None`` if the numbers are the agents' own
+    :param size: number of numbers, where weights are not at hand: in a model that was loaded without its environment
+    """
+
+    def __init__(self, n_agents: int, weights: th.Tensor | None = None, size: int | None = None):
+        self.n_agents = n_agents
+        self.size = weights.shape[1] if weights is not None else size or n_agents
+        self.factored = weights is not None or self.size != n_agents
+        self._weights = weights
+        self._mean_square: th.Tensor | None = None
+
+    @property
+    def weights(self) -> th.Tensor:
+        """
+        (n_agents, size).
+
+        :raises ValueError: if they are not at hand
+        """
+        if self._weights is None:
+            raise ValueError(
+                f"weights of {self.n_agents} agents on {self.size} reward features come with the environment and are not in a "
+                "model's file: pass env to load, or call set_env"
+            )
+        return self._weights
+
+    def blocks(self) -> Iterator[slice]:
+        """Agents in ranges of at most :data:`BLOCK`, for what need not be known of all of them at once."""
+        for start in range(0, self.n_agents, BLOCK):
+            yield slice(start, min(start + BLOCK, self.n_agents))
+
+    def of_agents(self, x: th.Tensor, agents: slice = slice(None)) -> th.Tensor:
+        """
+        :param x: numbers, (size, columns)
+        :param agents: a range of agents, all by default
+        :return: what they are for the agents, (agents, columns), in the precision of ``x``
+        """
+        if not self.factored:
+            return x[agents]
+        # Block by block, since weights are stored in single precision
+        chosen = self.weights[agents].split(BLOCK)
+        return th.cat([block.to(x) @ x for block in chosen])
+
+    def of_groups(self, alpha: th.Tensor) -> th.Tensor:
+        """
+        :param alpha: what each agent counts in a group, (n_agents, k), float32
+        :return: what each number counts in it, (size, k): the group's sum over its agents is ``result[:, j] @ x``
+        """
+        # In this order, since the other is several times slower for a million agents
+        return (alpha.t() @ self.weights).t() if self.factored else alpha
+
+    def mean_square(self) -> th.Tensor | None:
+        """
+        The matrix M for which ``x @ M @ x`` is the mean over agents of the squares of what ``x`` is for them.
+
+        :return: (size, size); ``None`` where it is the identity divided by n_agents
+        """
+        if self.factored and self._mean_square is None:
+            self._mean_square = self.weights.t() @ self.weights / self.n_agents
+        return self._mean_square

@@ -1,0 +1,51 @@
+"""Linear agents: products in blocks, sums over groups, mean squares."""
+
+import numpy as np
+import pytest
+import torch as th
+
+from sb3_rmdp.common import agent_weights
+from sb3_rmdp.common.agent_weights import AgentWeights
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    monkeypatch.setattr(agent_weights, "BLOCK", 3)  # eight agents: two whole blocks and a rest
+    return np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+
+
+def test_agents_numbers_are_products_whatever_the_blocks(weights: np.ndarray) -> None:
+    agents = AgentWeights(8, th.as_tensor(weights))
+    x = np.random.default_rng(1).normal(size=(4, 5))
+    assert agents.factored and agents.size == 4
+    np.testing.assert_allclose(agents.of_agents(th.as_tensor(x)), weights @ x, rtol=1e-12)
+    np.testing.assert_allclose(agents.of_agents(th.as_tensor(x), slice(2, 7)), (weights @ x)[2:7], rtol=1e-12)
+    assert [(block.start, block.stop) for block in agents.blocks()] == [(0, 3), (3, 6), (6, 8)]
+
+
+def test_groups_have_the_sums_of_their_agents(weights: np.ndarray) -> None:
+    agents = AgentWeights(8, th.as_tensor(weights))
+    alpha, x = np.random.default_rng(2).dirichlet(np.ones(3), 8), np.random.default_rng(3).normal(size=4)
+    sums = agents.of_groups(th.as_tensor(alpha, dtype=th.float32)).numpy().T @ x
+    np.testing.assert_allclose(sums, alpha.T @ (weights @ x), rtol=1e-5)
+
+
+def test_mean_square_is_that_of_the_agents(weights: np.ndarray) -> None:
+    matrix = AgentWeights(8, th.as_tensor(weights)).mean_square()
+    assert matrix is not None
+    x = np.random.default_rng(4).normal(size=4)
+    assert x @ matrix.numpy() @ x == pytest.approx(np.square(weights @ x).mean(), rel=1e-5)
+
+
+def test_agents_without_features_have_their_own_numbers() -> None:
+    agents, x = AgentWeights(8), th.arange(16.0).view(8, 2)
+    assert not agents.factored and agents.size == 8 and agents.mean_square() is None
+    assert agents.of_agents(x).equal(x) and agents.of_agents(x, slice(2, 4)).equal(x[2:4])
+    assert agents.of_groups(x) is x
+
+
+def test_weights_that_are_not_at_hand_are_asked_for() -> None:
+    agents = AgentWeights(8, size=4)
+    assert agents.factored
+    with pytest.raises(ValueError, match=r"8 agents on 4 reward features.*pass env to load"):
+        agents.of_agents(th.zeros(4, 1))
