@@ -18,7 +18,8 @@ from torch import nn
 
 from sb3_rmdp.common.policies import RepresentedActorCriticPolicy, RepresentedLinear
 
-#: Samples actions (n_envs, *action shape) for observations and the representatives (n_envs,) that act
+#: Samples actions (n_envs, *action shape) for observations and the representatives (n_envs,) that act, an array that nobody
+#: writes to
 Actor = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 ACTIVATIONS: dict[type[nn.Module], Callable[[np.ndarray], np.ndarray]] = {
@@ -65,6 +66,7 @@ class _NumpyActor:
                 return x.clip(-clip, clip, out=x)
 
             self._steps.insert(0, normalize)
+        self._acting: np.ndarray | None = None
         self._weight = policy.action_net.weight.detach().numpy()
         self._bias = policy.action_net.bias.detach().numpy()
         self._gaussian = isinstance(policy.action_dist, DiagGaussianDistribution)
@@ -75,16 +77,22 @@ class _NumpyActor:
         x = obs.reshape(len(obs), -1).astype(np.float32, copy=False)
         for step in self._steps:
             x = step(x)
-        output = np.matmul(self._weight[representatives], x[:, :, None])[:, :, 0]
-        output += self._bias[representatives]
+        if representatives is not self._acting:
+            # Seldom: when episodes have ended
+            self._acting = representatives
+            self._weights, self._biases = self._weight[representatives], self._bias[representatives]
+            self._stds = self._std[representatives] if self._gaussian else self._std
+        output = np.matmul(self._weights, x[:, :, None])[:, :, 0]
+        output += self._biases
         # Random numbers are torch's, drawn as SB3's distributions draw them
         if self._gaussian:
             noise = th.randn(output.shape).numpy()
-            noise *= self._std[representatives]
+            noise *= self._stds
             noise += output
             return noise.reshape(len(obs), *self._action_shape)
-        logits = th.from_numpy(output)
-        return th.multinomial(logits.softmax(dim=1), 1, replacement=True).numpy()[:, 0]
+        probabilities = th.from_numpy(output).softmax(dim=1)
+        # What th.multinomial does to draw one of each row, without its checks of what softmax makes sure of
+        return probabilities.div_(th.empty_like(probabilities).exponential_()).argmax(dim=1).numpy()
 
 
 def _step(layer: nn.Module) -> Callable[[np.ndarray], np.ndarray]:

@@ -252,7 +252,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
                 if self.policy.squash_output:
                     clipped_actions = self.policy.unscale_action(clipped_actions)
                 else:
-                    clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
+                    clipped_actions = actions.clip(self.action_space.low, self.action_space.high)
 
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             vectors = reward_vectors(infos, size, key)
@@ -292,6 +292,8 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         if isinstance(infos, BatchInfos) and dones is not None:
             # Infos that are passed over are as the environment would make them, and tell of no end of an episode
             looked_at = infos.looked_at(np.flatnonzero(dones))
+            if not looked_at:
+                return
             infos, dones = [infos[idx] for idx in looked_at], dones[looked_at]
         super()._update_info_buffer(list(infos), dones)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -193,10 +194,9 @@ def reward_vectors(infos: Sequence[dict], size: int, key: str = REWARD_VECTOR) -
     """
     batch = infos.reward_vectors if isinstance(infos, BatchInfos) and infos.key == key else None
     stacked = _stack(infos, key, size) if batch is None or batch.shape[1] != size else batch
-    with np.errstate(invalid="ignore"):
-        # As above: one pass
-        finite = np.isfinite(stacked.sum(dtype=np.float64))
-    if not finite:
+    flat = stacked.ravel()
+    # Finite unless an entry is not, or is beyond all reason: cheaper than a look at each
+    if not math.isfinite(flat.dot(flat)) and not np.isfinite(stacked).all():
         env_index, entry = np.argwhere(~np.isfinite(stacked))[0]
         who = f"agent {entry} the reward" if key == REWARD_VECTOR else f"reward feature {entry} the value"
         raise ValueError(

@@ -144,8 +144,7 @@ class BlockGradients:
         self._shift = None if shift is None else (shift.detach()[own], gradients[shift][own])
         self._errors = self._targets = th.empty(0, device=policy.device)
 
-    @th.no_grad()
-    def run(self, epoch: Epoch, begin: int, batch: int) -> tuple[th.Tensor, th.Tensor]:
+    def gradients(self, epoch: Epoch, begin: int, batch: int) -> tuple[th.Tensor, th.Tensor]:
         """
         Set the gradients of a minibatch.
 
@@ -154,18 +153,18 @@ class BlockGradients:
         :param batch: its transitions per representative
         :return: sums over the blocks of the mean entropy and of the mean squared error
         """
-        rows = slice(begin + self.blocks[0] * batch, begin + self.blocks[1] * batch)
-        return self.actor_gradients(epoch, rows), self.critic_gradients(epoch, rows)
+        return self.actor_gradients(epoch, begin, batch), self.critic_gradients(epoch, begin, batch)
 
-    def actor_gradients(self, epoch: Epoch, rows: slice) -> th.Tensor:
-        """Returns the sum over blocks of the mean entropy."""
+    @th.no_grad()
+    def actor_gradients(self, epoch: Epoch, begin: int, batch: int) -> th.Tensor:
+        """See :meth:`gradients`; returns the sum over blocks of the mean entropy."""
+        rows = slice(begin + self.blocks[0] * batch, begin + self.blocks[1] * batch)
         clip_range, ent_coef, blocks = self.coefficients.clip_range, self.coefficients.ent_coef, self.n_blocks
         weight, bias, weight_gradient, bias_gradient = self._head
         latent = self.actor.forward(epoch.features[rows])
         latent_blocks = latent.view(blocks, -1, latent.shape[1])
         # Means or logits, (blocks, batch, actions)
         outputs = th.baddbmm(bias[:, None], latent_blocks, weight.transpose(1, 2))
-        batch = outputs.shape[1]
         actions = epoch.actions[rows].view(blocks, batch, -1)
         if self._log_std is None:
             log_probs = F.log_softmax(outputs, dim=2)
@@ -201,8 +200,10 @@ class BlockGradients:
         self.actor.backward(th.bmm(gradient, weight).view_as(latent))
         return entropy
 
-    def critic_gradients(self, epoch: Epoch, rows: slice) -> th.Tensor:
-        """Returns the sum over blocks of the mean squared error, a mean over agents as well."""
+    @th.no_grad()
+    def critic_gradients(self, epoch: Epoch, begin: int, batch: int) -> th.Tensor:
+        """See :meth:`gradients`; returns the sum over blocks of the mean squared error, a mean over agents as well."""
+        rows = slice(begin + self.blocks[0] * batch, begin + self.blocks[1] * batch)
         blocks, mean_square = self.n_blocks, self.coefficients.mean_square
         weight, bias, weight_gradient, bias_gradient = self._values
         features = epoch.features[rows]

@@ -10,7 +10,7 @@ representatives, which stay in a core's cache and which threads share among them
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import nn
 
 from sb3_rmdp.common.flat_adam import FlatAdam
 from sb3_rmdp.common.losses import normalize
+from sb3_rmdp.common.team import Team
 from sb3_rmdp.represented_ppo.block_gradients import BlockGradients, Coefficients, Epoch
 from sb3_rmdp.represented_ppo.policies import MlpPolicy, MultiInputPolicy
 
@@ -30,7 +31,10 @@ ACTIVATIONS = (nn.Tanh, nn.ReLU)
 POLICIES = (MlpPolicy, MultiInputPolicy)
 
 #: Numbers that the layers of a range of representatives put out, above which a minibatch is cut into more ranges
-RANGE_ENTRIES = 2**18
+RANGE_ENTRIES = 2**20
+
+#: The same for an undivided minibatch, below which handing over tasks takes longer than threads save
+SHARED_ENTRIES = 2**16
 
 
 class ManualGradients:
@@ -86,11 +90,11 @@ class ManualGradients:
             BlockGradients(self.policy, (int(first), int(last)), self._adam.pieces(flat), self.coefficients)
             for first, last, flat in zip(edges[:-1], edges[1:], self._apart, strict=True)
         ]
-        # Ranges are small: threads are better spent on several of them than within one
+        # Threads are better spent on tasks than within one, since tasks are small
         self._n_threads = th.get_num_threads()
         th.set_num_threads(1)
-        n_workers = min(self._n_threads, n_ranges)
-        self._pool = ThreadPoolExecutor(n_workers, initializer=th.set_num_threads, initargs=(1,)) if n_workers > 1 else None
+        share = entries >= SHARED_ENTRIES and self.policy.device.type == "cpu"
+        self._team: Team[Any] = Team(self._n_threads if share else 1, partial(th.set_num_threads, 1))
 
     @staticmethod
     def fits(model: RepresentedPPO) -> bool:
@@ -135,25 +139,27 @@ class ManualGradients:
             surrogates=th.empty_like(advantages),
         )
         self._losses: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
-        begin = 0
+        begin, nothing = 0, th.zeros((), device=self.policy.device)
         for size in self._sizes:
             self._rows = slice(begin, begin + size)
             entropy, value_loss = self._minibatch(begin, size // self.k)
-            assignment_loss = th.zeros_like(entropy)
+            assignment_loss = nothing
             if self.model.assignment.needs_agent_advantages:
-                assignment_loss = assignment_loss + self._assignment_gradients()
+                assignment_loss = nothing + self._assignment_gradients()
             self._losses.append((value_loss, entropy, assignment_loss))
             yield
             begin += size
 
     def _minibatch(self, begin: int, batch: int) -> tuple[th.Tensor, th.Tensor]:
         """Set the gradients of a minibatch; see :meth:`BlockGradients.run`."""
-        if len(self._ranges) == 1:
-            return self._ranges[0].run(self._epoch, begin, batch)
-        if self._pool is None:
-            parts = [blocks.run(self._epoch, begin, batch) for blocks in self._ranges]
-        else:
-            parts = list(self._pool.map(lambda blocks: blocks.run(self._epoch, begin, batch), self._ranges))
+        first, *others = self._ranges
+        if not others:
+            actor, critic = (
+                partial(method, self._epoch, begin, batch) for method in (first.actor_gradients, first.critic_gradients)
+            )
+            entropy, value_loss = self._team.run([actor, critic])
+            return entropy, value_loss
+        parts = self._team.run([partial(blocks.gradients, self._epoch, begin, batch) for blocks in self._ranges])
         th.sum(self._apart, 0, out=self._adam.gradient)
         entropy, value_loss = th.stack([th.stack(part) for part in parts]).sum(dim=0)
         return entropy, value_loss
@@ -186,8 +192,7 @@ class ManualGradients:
     def finish(self) -> None:
         """Leave policy and optimizer as PyTorch's own would have left them, and its threads as they were."""
         self._adam.finish()
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._team.close()
         th.set_num_threads(self._n_threads)
 
     def logs(self) -> th.Tensor:

@@ -215,14 +215,15 @@ ROBOTS: dict[type, type[Robot]] = {
 }
 
 
-def simulate(model: Any, data: Any, frame_skip: int) -> None:
+def simulate(model: Any, data: Any, frame_skip: int, forces: bool) -> None:
     """
     What gymnasium's ``do_simulation`` does once the torques are set.
 
     :param model: MuJoCo's model of one environment
     :param data: its state
     :param frame_skip: steps of the simulation
+    :param forces: also compute contact forces, on which nothing else depends
     """
     mujoco.mj_step(model, data, nstep=frame_skip)
-    # Contact forces are not computed without
-    mujoco.mj_rnePostConstraint(model, data)
+    if forces:
+        mujoco.mj_rnePostConstraint(model, data)

@@ -174,9 +174,9 @@ def test_the_time_limit_of_rl_zoo() -> None:
     assert {info["TimeLimit.truncated"] for info in ends} == {True, False}
 
 
-@pytest.mark.parametrize(("n_envs", "n_threads"), [(1, 1), (15, 1), (33, 2), (50, 3)])
+@pytest.mark.parametrize(("n_envs", "n_threads"), [(1, 1), (9, 1), (11, 2), (16, 3)])
 def test_threads_by_default(n_envs: int, n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for 16 environments, but not more than there are cores."""
+    """One for 5 environments, but not more than there are cores."""
     for cores in (2, 8):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         env = VelocityVecEnv([HopperVelocityEnv] * n_envs)
@@ -187,13 +187,16 @@ def test_threads_by_default(n_envs: int, n_threads: int, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("n_threads", [2, 3, 9])
 def test_threads(n_threads: int) -> None:
     kwargs, n_steps = ROBOTS[HOPPER]
+    before = threading.active_count()
     ours = make(HOPPER, 7, VelocityVecEnv, n_threads=n_threads, **kwargs)
     assert ours.get_attr("n_agents") == [100] * 7 and ours.n_threads == min(n_threads, 7)  # type: ignore[attr-defined]
     dummy = make(HOPPER, 7, DummyVecEnv, **kwargs)
-    before = threading.active_count()
+    assert threading.active_count() == before + ours.n_threads - 1  # type: ignore[attr-defined]
     assert_same(ours, dummy, random_actions(dummy, n_steps))
-    assert threading.active_count() > before
     ours.close()
+    deadline = time.monotonic() + 10.0
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == before
 
 
@@ -207,12 +210,12 @@ def test_what_a_thread_raises_stops_the_step(broken: int, monkeypatch: pytest.Mo
 
     stepped: list[Any] = []
 
-    def breaking(model: Any, data: Any, frame_skip: int) -> None:
+    def breaking(model: Any, data: Any, *args: Any) -> None:
         if data is victim:
             raised_in.append(threading.current_thread())
             raise ArithmeticError("the robot came apart")
         time.sleep(0.05)  # whoever does not wait for all threads leaves one behind
-        simulate(model, data, frame_skip)
+        simulate(model, data, *args)
         stepped.append(data)
 
     monkeypatch.setattr(velocity, "simulate", breaking)
