@@ -142,7 +142,7 @@ class BlockGradients:
         shift = extractor.shift
         self._log_std = None if log_std is None else (log_std.detach()[own], gradients[log_std][own])
         self._shift = None if shift is None else (shift.detach()[own], gradients[shift][own])
-        self._errors = self._targets = th.empty(0, device=policy.device)
+        self._errors = th.empty(0, device=policy.device)
 
     def gradients(self, epoch: Epoch, begin: int, batch: int) -> tuple[th.Tensor, th.Tensor]:
         """
@@ -210,19 +210,18 @@ class BlockGradients:
         latent = self.critic.forward(features, None if self._shift is None else self._shift[0][:, None])
         if len(self._errors) != len(features):
             self._errors = th.empty(len(features), epoch.returns.shape[1], device=features.device)
-            self._targets = th.empty_like(self._errors)
-        # The two large arrays of the minibatch: written in place, since asking for memory costs more than filling it
-        th.index_select(epoch.returns, 0, epoch.positions[rows], out=self._targets)
-        errors = th.addmm(bias, latent, weight.t(), out=self._errors).sub_(self._targets)
+        # The one large array of the minibatch: asking for memory, or going through it once more, costs as much as the products
+        errors = th.index_select(epoch.returns, 0, epoch.positions[rows], out=self._errors)
+        errors.addmm_(latent, weight.t(), beta=-1.0).add_(bias)
         if mean_square is None:
             scale, weighted = blocks / errors.numel(), errors
         else:
-            scale, weighted = blocks / len(errors), th.mm(errors, mean_square, out=self._targets)
+            scale, weighted = blocks / len(errors), errors @ mean_square
         value_loss = th.dot(errors.view(-1), weighted.view(-1)).mul_(scale)
-        weighted.mul_(2.0 * self.coefficients.vf_coef * scale)
-        th.mm(weighted.t(), latent, out=weight_gradient)
-        th.sum(weighted, 0, out=bias_gradient)
-        first = self.critic.backward(weighted @ weight)
+        scale *= 2.0 * self.coefficients.vf_coef
+        th.addmm(weight_gradient, weighted.t(), latent, beta=0.0, alpha=scale, out=weight_gradient)
+        th.sum(weighted, 0, out=bias_gradient).mul_(scale)
+        first = self.critic.backward(th.addmm(latent, weighted, weight, beta=0.0, alpha=scale))
         if self._shift is not None and first is not None:
             th.sum(first.view(blocks, -1, first.shape[1]), 1, out=self._shift[1])
         return value_loss
