@@ -21,13 +21,21 @@ class AgentWeights:
     :param n_agents: number of agents n
     :param weights: (n_agents, size), float32; ``None`` if the numbers are the agents' own
     :param size: number of numbers, where weights are not at hand: in a model that was loaded without its environment
+    :param units: (size,) what the numbers are told in multiples of one over, if not in ones; see :meth:`balanced`
     """
 
-    def __init__(self, n_agents: int, weights: th.Tensor | None = None, size: int | None = None):
+    def __init__(
+        self,
+        n_agents: int,
+        weights: th.Tensor | None = None,
+        size: int | None = None,
+        units: th.Tensor | None = None,
+    ):
         self.n_agents = n_agents
         self.size = weights.shape[1] if weights is not None else size or n_agents
         self.factored = weights is not None or self.size != n_agents
         self._weights = weights
+        self.units = units
         self._mean_square: th.Tensor | None = None
 
     @property
@@ -57,6 +65,8 @@ class AgentWeights:
         """
         if not self.factored:
             return x[agents]
+        if self.units is not None:
+            x = x / self.units.to(x)[:, None]
         # Block by block, since weights are stored in single precision
         chosen = self.weights[agents].split(BLOCK)
         return th.cat([block.to(x) @ x for block in chosen])
@@ -66,8 +76,11 @@ class AgentWeights:
         :param alpha: what each agent counts in a group, (n_agents, k), float32
         :return: what each number counts in it, (size, k): the group's sum over its agents is ``result[:, j] @ x``
         """
+        if not self.factored:
+            return alpha
         # In this order, since the other is several times slower for a million agents
-        return (alpha.t() @ self.weights).t() if self.factored else alpha
+        sums = (alpha.t() @ self.weights).t()
+        return sums if self.units is None else sums / self.units[:, None]
 
     def mean_square(self) -> th.Tensor | None:
         """
@@ -77,4 +90,21 @@ class AgentWeights:
         """
         if self.factored and self._mean_square is None:
             self._mean_square = self.weights.t() @ self.weights / self.n_agents
+            if self.units is not None:
+                self._mean_square /= self.units[:, None] * self.units
         return self._mean_square
+
+    def balanced(self) -> AgentWeights:
+        """
+        The same agents, and numbers that are multiplied by ``units``: by the root mean square of their weights, so that each
+        is worth about as much to the agents as any other. What learns numbers should learn these: features may be told in
+        any units, and Adam takes steps of one size.
+
+        :return: weights on such numbers; without features these very weights
+        """
+        mean_square = self.mean_square()
+        if mean_square is None:
+            return self
+        units = mean_square.diagonal().sqrt()
+        # A feature that nobody cares for is as good in any units
+        return AgentWeights(self.n_agents, self._weights, units=th.where(units > 0, units, 1.0))

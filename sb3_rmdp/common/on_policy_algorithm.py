@@ -97,7 +97,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self.n_agents = 0  # until an environment, or a saved model, tells
         self.n_features: int | None = None
         self.population_id: str | None = None
-        self.reward_weights = AgentWeights(0)
+        self.reward_weights = self._balanced = AgentWeights(0)
         self.trained_under_vec_normalize: bool | None = None
         # Whose turn it is: saved, of use to whoever goes on in as many environments
         self._acting: np.ndarray | None = None
@@ -107,7 +107,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
 
     def _setup_model(self) -> None:
         # A loaded model has its numbers, and no weights unless there is an environment
-        self.reward_weights = AgentWeights(self.n_agents, size=self.n_features)
+        self.reward_weights = self._balanced = AgentWeights(self.n_agents, size=self.n_features)
         if self.env is not None:
             self._check_env(self.env)
         check_budget(self.k, self.n_agents)
@@ -144,6 +144,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
             self.n_agents, self.population_id, self.n_features = population
         check_same_population(self.population, population)
         self.reward_weights = agent_weights_of(env, self.n_agents, self.device)
+        self._balanced = self.reward_weights.balanced()
 
     @property
     def population(self) -> Population:
@@ -154,7 +155,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
     def value_weights(self) -> AgentWeights:
         """How agents' values come from the critic's outputs."""
         basis = self.policy.critic_basis
-        return self.reward_weights if basis is None else AgentWeights(self.n_agents, basis.weights)
+        return self._balanced if basis is None else AgentWeights(self.n_agents, basis.weights)
 
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """
@@ -317,12 +318,14 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
 
     def _evaluate(self, rollout_buffer: VectorRewardRolloutBuffer, timeouts: list[tuple[int, int, int, Any]]) -> None:
         """One pass of the networks over a rollout, and of the critic over the states in which time limits struck."""
-        basis = self.policy.critic_basis
+        basis, units = self.policy.critic_basis, self.value_weights.units
         self.policy.fit_critic_basis(rollout_buffer.reward_vectors.reshape(-1, rollout_buffer.n_rewards))
         for chunk in rollout_buffer.chunks():
             if basis is not None:
                 rewards = th.as_tensor(chunk.reward_vectors, device=self.device)
                 chunk.returns[:] = basis.project(rewards).cpu().numpy()
+            elif units is not None:
+                np.multiply(chunk.returns, units.cpu().numpy(), out=chunk.returns)
             actions = chunk.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else chunk.actions
             with th.no_grad():
                 values, log_probs, _ = self.policy.evaluate_actions(chunk.observations, actions, chunk.representatives)

@@ -37,11 +37,29 @@ def test_mean_square_is_that_of_the_agents(weights: np.ndarray) -> None:
     assert x @ matrix.numpy() @ x == pytest.approx(np.square(weights @ x).mean(), rel=1e-5)
 
 
+def test_balanced_numbers_are_the_same_in_other_units(weights: np.ndarray) -> None:
+    weights = weights * np.array([0.01, 1.0, 5.0, 0.0], dtype=np.float32)
+    agents = AgentWeights(8, th.as_tensor(weights))
+    balanced = agents.balanced()
+    assert balanced.units is not None
+    np.testing.assert_allclose(balanced.units, [*np.sqrt(np.square(weights[:, :3]).mean(axis=0)), 1.0], rtol=1e-5)
+    x = np.random.default_rng(5).normal(size=(4, 2))
+    told = x * balanced.units.numpy()[:, None]
+    np.testing.assert_allclose(balanced.of_agents(th.as_tensor(told)), weights @ x, rtol=1e-5)
+    alpha = np.random.default_rng(6).dirichlet(np.ones(3), 8)
+    sums = balanced.of_groups(th.as_tensor(alpha, dtype=th.float32)).numpy().T @ told
+    np.testing.assert_allclose(sums, alpha.T @ (weights @ x), rtol=1e-4)
+    matrix = balanced.mean_square()
+    assert matrix is not None
+    np.testing.assert_allclose(matrix.diagonal(), [1.0, 1.0, 1.0, 0.0], rtol=1e-5)
+    assert told[:, 0] @ matrix.numpy() @ told[:, 0] == pytest.approx(np.square(weights @ x[:, 0]).mean(), rel=1e-4)
+
+
 def test_agents_without_features_have_their_own_numbers() -> None:
     agents, x = AgentWeights(8), th.arange(16.0).view(8, 2)
     assert not agents.factored and agents.size == 8 and agents.mean_square() is None
     assert agents.of_agents(x).equal(x) and agents.of_agents(x, slice(2, 4)).equal(x[2:4])
-    assert agents.of_groups(x) is x
+    assert agents.of_groups(x) is x and agents.balanced() is agents
 
 
 def test_weights_that_are_not_at_hand_are_asked_for() -> None:

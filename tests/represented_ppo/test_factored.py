@@ -22,7 +22,7 @@ from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
 from tests.probes import vectorized
 
 N, M, K = 200, 5, 3
-WEIGHTS = np.random.default_rng(0).normal(size=(N, M)).astype(np.float32)
+WEIGHTS = (np.random.default_rng(0).normal(size=(N, M)) * [0.5, 1.0, 2.0, 1.0, 1.0]).astype(np.float32)
 SMALL: dict[str, Any] = dict(k=K, n_steps=24, batch_size=8, n_epochs=2, seed=0, device="cpu", normalize_observations=False)
 ASSIGNMENTS: dict[str, dict] = {
     "em": dict(warm_start=1, mixing=0.3),
@@ -82,7 +82,9 @@ def tied_to(model: RepresentedPPO, **kwargs: Any) -> RepresentedPPO:
     other = RepresentedPPO("MlpPolicy", vectorized(by_vector, 4), **kwargs, **SMALL)
     layer = nn.Linear(64, M)
     layer.load_state_dict(model.policy.value_net.state_dict())
-    other.policy.value_net = Mixtures(th.as_tensor(WEIGHTS), layer)  # type: ignore[assignment]
+    # The critic's outputs are worth as much as each other, whatever the features are measured in
+    balanced = WEIGHTS / np.sqrt(np.square(WEIGHTS).mean(axis=0))
+    other.policy.value_net = Mixtures(th.as_tensor(balanced), layer)  # type: ignore[assignment]
     state = {f"value_net.layer.{k[10:]}" if k.startswith("value_net") else k: v for k, v in model.policy.state_dict().items()}
     other.policy.load_state_dict(state)
     other.policy.optimizer = th.optim.Adam(other.policy.parameters(), lr=3e-4, eps=1e-5, fused=True)
