@@ -21,6 +21,9 @@ from sb3_rmdp.common.population import (
     reward_vectors,
 )
 
+#: Share of the largest variance along any direction below which one is rounding
+NOTHING = 1e-12
+
 
 @dataclass(frozen=True)
 class WelfareEvaluation:
@@ -182,12 +185,16 @@ class _Moments:
         if not self._weights.factored:
             return self._unbiased(self._squares, self._counts[:, None]).T
         variances = np.empty((self._weights.n_agents, len(self._counts)))
-        covariances = th.as_tensor(self._unbiased(self._squares, self._counts[:, None, None]))
-        for agents in self._weights.blocks():
-            block = self._weights.weights[agents].to(covariances)
-            for j, covariance in enumerate(covariances):
-                # Rounding must not make a variance of nothing a negative one
-                variances[agents, j] = (block @ covariance * block).sum(dim=1).clamp(min=0.0).numpy()
+        for j, covariance in enumerate(self._unbiased(self._squares, self._counts[:, None, None])):
+            if np.isnan(covariance).any():
+                variances[:, j] = np.nan
+                continue
+            # Few episodes vary in few directions, and what agents have of these is all there is to their variance
+            squares, directions = np.linalg.eigh(covariance)
+            varying = squares > NOTHING * squares[-1]
+            factor = th.as_tensor(directions[:, varying] * np.sqrt(squares[varying]))
+            for agents in self._weights.blocks():
+                variances[agents, j] = self._weights.of_agents(factor, agents).square().sum(dim=1).numpy()
         return variances
 
     @property
