@@ -1,0 +1,1 @@
+"""Measurements; results are in the folder ``results``."""

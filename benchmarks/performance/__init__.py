@@ -1,0 +1,1 @@
+"""Time and memory of updates; ``python -m benchmarks.performance``."""

@@ -1,0 +1,156 @@
+"""Benchmarks run and reckon rightly; how fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import paths
+from benchmarks.performance.__main__ import main
+from benchmarks.performance.floor import Product, products, products_of
+from benchmarks.performance.profile import PARTS, Stopwatch, shares
+from benchmarks.performance.report import markdown
+from benchmarks.performance.rows import ROWS, Case, Row, curves, exponent
+from sb3_rmdp import RepresentedPPO
+
+
+def test_exponent_of_a_power() -> None:
+    x = [10, 100, 1000]
+    assert exponent(x, [3.0 * value**0.7 for value in x]) == pytest.approx(0.7)
+    assert exponent([1, 10, 100], [1, 10, 1]) == pytest.approx(0.0)  # the least-squares line, not the one through the ends
+    assert exponent([5], [1.0]) is None
+
+
+def test_targets() -> None:
+    faster = Row("", Case(50, 100), bound=8.0, memory=2.5)
+    assert faster.met(8.0, 2.4) and not faster.met(7.9, 2.4) and not faster.met(9.0, 2.5)
+    cost = Row("", Case(5, 10_000), bound=2.0, base=Case(5, 100))
+    assert cost.met(2.0, 100.0) and not cost.met(2.1, 0.1)
+    assert (faster.target(), cost.target()) == ("≥ 8, < 2.5 GB", "≤ 2 times n = 100")
+
+
+def test_names_and_points() -> None:
+    assert len({row.name for row in ROWS}) == len({row.case for row in ROWS}) == len(ROWS)
+    for cores in (1, 2, 6):
+        for curve in curves(cores):
+            assert curve.values() == sorted(set(curve.values()))
+    assert curves(6)[-1].values() == [1, 2, 4, 6]
+
+
+def test_products_by_hand() -> None:
+    """One hidden layer: per transition 3 * 4 + 4 * 2 multiplications of the actor, 3 * 4 + 4 * 5 of the critic."""
+    counts = products(1, actor=[3, 4, 2], critic=[3, 4, 5], n_steps=8, batch_size=8, n_epochs=1)
+    forward, backward_weights, backward_inputs = 20 + 32, 20 + 32, 4 * 2 + 4 * 5
+    expected = 8 * (20 + (20 + 32) + forward + backward_weights + backward_inputs)
+    assert sum(count * product.flops for product, count in counts.items()) == 2 * expected
+    more = products(2, actor=[3, 4, 2], critic=[3, 4, 5], n_steps=8, batch_size=4, n_epochs=3)
+    expected = 2 * 8 * (20 + (20 + 32) + 3 * (forward + backward_weights + backward_inputs))
+    assert sum(count * product.flops for product, count in more.items()) == 2 * expected
+
+
+def test_products_of_a_model() -> None:
+    model = RepresentedPPO("MlpPolicy", "rmdp/ResourceGathering-v0", k=3, n_steps=64, n_epochs=2, device="cpu")
+    counts = products_of(model)
+    assert counts == products(3, [27, 64, 64, 4], [27, 64, 64, 25], n_steps=64, batch_size=64, n_epochs=2)
+    assert counts[Product(3, 27, 64)] == 64 and Product(3 * 64, 64, 25) in counts
+    assert isinstance(counts, Counter) and all(
+        product.seconds() > 0 for product in [Product(2, 3, 4), Product(2, 3, 4, batch=2)]
+    )
+
+
+def test_whoever_calls_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def takes(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    watch = Stopwatch()
+    inner = watch.timed("inner", takes)
+
+    def outer_work() -> None:
+        takes(1.0)
+        inner(10.0)
+        takes(2.0)
+
+    def steps():  # type: ignore[no-untyped-def]
+        for seconds in (4.0, 5.0):
+            takes(seconds)
+            yield seconds
+
+    watch.timed("outer", outer_work)()
+    for _ in watch.timed_steps("steps", steps)():
+        takes(100.0)
+    watch.switch("rest")
+    assert watch.seconds == {"rest": 200.0, "outer": 3.0, "inner": 10.0, "steps": 9.0}
+
+
+def test_shares_of_an_update() -> None:
+    model = RepresentedPPO("MlpPolicy", "rmdp/ResourceGathering-v0", k=2, n_steps=128, n_epochs=1, device="cpu").learn(256)
+    found = shares(model, 256)
+    assert tuple(found) == PARTS and sum(found.values()) == pytest.approx(1.0) and min(found.values()) > 0
+    assert "step" not in vars(model.env)  # the clock is gone
+
+
+def test_a_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["--rows", "5x100", "--curves", "n-full"]
+    assert main(["--quick", "--repeats", "2", "--out", str(tmp_path), *chosen]) == 0
+    report = json.loads((tmp_path / "performance.json").read_text(encoding="utf-8"))
+    assert {"command", "date", "machine", "versions", "work", "rows", "curves", "seconds"} <= set(report)
+    for row in report["rows"]:
+        assert row["ours"]["repeats"] == 2 and row["ours"]["min"] <= row["ours"]["median"] <= row["ours"]["max"]
+        assert row["ratio"] == pytest.approx(row["rival"]["median"] / row["ours"]["median"])
+        assert set(row["shares"]) == set(PARTS) and min(row["floor"].values()) > 0
+        assert 0.1 < row["memory_gb"] < 4 and isinstance(row["met"], bool)
+    (curve,) = report["curves"]
+    # The first point was measured as a row
+    assert [point["x"] for point in curve["points"]] == [100, 1000]
+    assert curve["points"][0]["seconds"] == report["rows"][0]["ours"]["median"]
+    text = (tmp_path / "performance.md").read_text(encoding="utf-8")
+    assert "quick run" in text and "| (5, 100) | " in text and "What limits next" in text
+    assert "| (5, 100) | " in capsys.readouterr().out
+
+
+def test_rows_without_figures_are_reported() -> None:
+    row = {"name": "x", "case": vars(Case(50, 1000, critic_rank=8)), "target": "≥ 14", "skipped": "for a reason"}
+    report = dict(command="", date="", seconds=1, quick=False, rows=[row], curves=[], versions={})
+    report["machine"] = dict(cpu="", cores=1, memory_gb=1, load_at_start=0)
+    report["work"] = dict(n_steps=1, n_epochs=1, batch_size=1)
+    assert "| (50, 1000), critic_rank=8 |  |  |  |  | ≥ 14 |  | skipped: for a reason |" in markdown(report, has_picture=False)
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (main, paths.main):
+        with pytest.raises(SystemExit) as exit_:
+            command(["--help"])
+        assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert all(
+        option in text for option in ("--rows", "--curves", "--repeats", "--quick", "--device", "--seeds", "--episodes")
+    )
+
+
+def test_both_paths_learn_the_same(tmp_path: Path) -> None:
+    """Equal random numbers, equal arithmetic up to rounding: a short training ends alike, and each run is written down."""
+    out = tmp_path / "paths.json"
+    arguments = ["paths", "--seeds", "1", "--transitions", "2048", "--episodes", "1", "--out", str(out)]
+    paths.main(arguments)
+    paths.main(arguments)
+    report = json.loads(out.read_text(encoding="utf-8"))
+    fast, plain = report["runs"]
+    assert (fast["variant"], plain["variant"]) == ("fast", "plain")
+    assert fast["deterministic"] == plain["deterministic"]
+    assert report["summary"][0]["deterministic"] == {"mean": fast["deterministic"], "standard_error": None}
+
+
+def test_summary_has_standard_errors() -> None:
+    base = dict(comparison="rank", variant="full", transitions_per_policy=10)
+    runs = [base | dict(seed=seed, deterministic=value, stochastic=0.0) for seed, value in enumerate([1.0, 2.0, 6.0])]
+    (entry,) = paths.summary(runs)
+    assert entry["seeds"] == [0, 1, 2]
+    assert entry["deterministic"] == {"mean": 3.0, "standard_error": round(float(np.sqrt(7.0 / 3.0)), 3)}
