@@ -3,8 +3,8 @@ A million agents and twenty representatives: train, save, load, assign, evaluate
 
     python benchmarks/million.py
 
-Velocity windows of HalfCheetah on a grid of 111 features, EM. Writes benchmarks/results/million.json. Few updates: this shows what
-such a training takes, not what it reaches in the end.
+Velocity windows of HalfCheetah on a grid of 111 features, EM. Writes benchmarks/results/million.json. Few updates: this shows
+what such a training takes, not what it reaches in the end.
 """
 
 from __future__ import annotations

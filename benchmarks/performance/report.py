@@ -144,6 +144,9 @@ def _threads(report: dict[str, Any]) -> str:
     return ", ".join(sorted(said)) or "not measured"
 
 
+#: Around the table, which the documentation shows
+MARKS = "<!-- table -->", "<!-- end of table -->"
+
 HEAD = """# Measured time and memory
 
 `{command}`, {date}, {seconds} s; {cpu}, {cores} cores, {memory_gb:g} GB, load {load_at_start:g} at the start; {packages}.
@@ -166,11 +169,13 @@ FLOOR = """## What cannot be had
 
 The simulation alone is the last rollout's actions in a bare loop around `mj_step`, in as many threads as the vec env has; for
 Resource Gathering, a bare loop over the table of moves. The products are those of matrices alone, forward and backward, for
-the rollout and all epochs. Activations, losses, the optimizer, rewards and returns come on top, so this is no target."""
+the rollout and all epochs, each in one thread or in all, whichever is faster. Activations, losses, the optimizer, rewards and
+returns come on top, so this is no target."""
 
 CURVES = """## What it depends on
 
-Exponents are a in c * x^a, fitted by least squares in logarithms. Where x is small, what does not depend on it dominates."""
+Exponents are a in c * x^a, fitted by least squares in logarithms. Where x is small, what does not depend on it dominates.
+Points that are no rows of the table above are single updates after one to warm up, and noisy."""
 
 
 def markdown(report: dict[str, Any], has_picture: bool) -> str:
@@ -182,7 +187,12 @@ def markdown(report: dict[str, Any], has_picture: bool) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in sorted(report["versions"].items()))
     warning = "**A quick run, to see whether everything works: its figures mean nothing.**\n\n" if report["quick"] else ""
     said = {**report, **report["machine"], **report["work"]}
-    parts = [HEAD.format(**said, packages=packages, warning=warning, threads=_threads(report)), table(report)]
+    parts = [
+        HEAD.format(**said, packages=packages, warning=warning, threads=_threads(report)),
+        MARKS[0],
+        table(report),
+        MARKS[1],
+    ]
     if _measured(report):
         parts += [SHARES, _shares(report), FLOOR, _floors(report)]
     if report["curves"]:
