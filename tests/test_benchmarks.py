@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import paths
 from benchmarks.performance.__main__ import main
-from benchmarks.performance.floor import Product, products, products_of, products_seconds
+from benchmarks.performance.floor import Product, products, products_of
 from benchmarks.performance.profile import PARTS, Stopwatch, shares
 from benchmarks.performance.report import markdown
 from benchmarks.performance.rows import ROWS, Case, Row, curves, exponent
@@ -57,7 +57,9 @@ def test_products_of_a_model() -> None:
     counts = products_of(model)
     assert counts == products(3, [27, 64, 64, 4], [27, 64, 64, 25], n_steps=64, batch_size=64, n_epochs=2)
     assert counts[Product(3, 27, 64)] == 64 and Product(3 * 64, 64, 25) in counts
-    assert products_seconds(Counter({Product(2, 3, 4): 1, Product(2, 3, 4, batch=2): 2}), "cpu", threads=1) > 0
+    assert isinstance(counts, Counter) and all(
+        product.seconds() > 0 for product in [Product(2, 3, 4), Product(2, 3, 4, batch=2)]
+    )
 
 
 def test_whoever_calls_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:

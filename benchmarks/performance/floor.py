@@ -158,30 +158,15 @@ def _walk(base: Any, actions: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-def products_seconds(counts: Counter[Product], device: str, threads: int) -> float:
-    """
-    :param counts: how often each product is needed
-    :param device: where to multiply
-    :param threads: that torch may take: each product gets one or all, whichever is faster
-    :return: time of all of them
-    """
-    best: dict[Product, float] = {}
-    for number in sorted({1, threads}):
-        torch.set_num_threads(number)
-        for product in counts:
-            best[product] = min(product.seconds(device), best.get(product, np.inf))
-    return sum(count * best[product] for product, count in counts.items())
-
-
-def floor(model: RepresentedPPO, threads: int) -> dict[str, float]:
+def floor(model: RepresentedPPO) -> dict[str, float]:
     """
     :param model: a model that has been warmed up
-    :param threads: of torch
     :return: seconds of an update's simulation and products, and GFLOP of the products
     """
     counts = products_of(model)
+    device = model.device.type
     return {
         "simulation": simulation_seconds(model),
-        "products": products_seconds(counts, model.device.type, threads),
+        "products": sum(count * product.seconds(device) for product, count in counts.items()),
         "gflop": sum(count * product.flops for product, count in counts.items()) / 1e9,
     }

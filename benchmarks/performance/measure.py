@@ -159,7 +159,7 @@ def measure(case: Case, base: Case | None, rival_threads: int | None, repeats: i
         model = sides["ours"].model
         assert isinstance(model, RepresentedPPO)
         result["shares"] = shares(model, sides["ours"].transitions)
-        result["floor"] = floor(model, sides["ours"].threads)
+        result["floor"] = floor(model)
     return result
 
 
