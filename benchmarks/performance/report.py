@@ -169,8 +169,8 @@ FLOOR = """## What cannot be had
 
 The simulation alone is the last rollout's actions in a bare loop around `mj_step`, in as many threads as the vec env has; for
 Resource Gathering, a bare loop over the table of moves. The products are those of matrices alone, forward and backward, for
-the rollout and all epochs, each in as many threads as torch takes by itself; ours, which deals out tasks to threads instead, can
-be faster. Activations, losses, the optimizer, rewards and returns come on top, so this is no target."""
+the rollout and all epochs, each in as many threads as torch takes by itself; ours, which deals out tasks to threads instead,
+can be faster. Activations, losses, the optimizer, rewards and returns come on top, so this is no target."""
 
 CURVES = """## What it depends on
 
