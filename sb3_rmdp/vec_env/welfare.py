@@ -97,8 +97,9 @@ class WelfareVecEnv(VecEnvWrapper):
         served = assignment.representatives == np.arange(assignment.k)[:, None]
         weights = self.venv.get_attr("reward_weights", indices=[0])[0] if self.venv.has_attr("reward_weights") else None
         self._key = REWARD_VECTOR if weights is None else REWARD_FEATURES
-        shares = served * (assignment.k / assignment.n_agents)
-        self._weights = shares if weights is None else shares @ weights
+        # Weights of a million agents are large in double precision
+        counts = served if weights is None else served.astype(np.float32) @ weights
+        self._weights = counts * (assignment.k / assignment.n_agents)
 
     def step_wait(self) -> VecEnvStepReturn:
         """See SB3."""
