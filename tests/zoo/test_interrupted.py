@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def load(run_folder: Path) -> RepresentedPPO:
 def calling(name: str, **arguments: Any) -> dict[str, Any]:
     """Hyperparameters with a callback of these tests."""
     return {"callback": [{f"tests.zoo.callbacks.{name}": arguments}]}
+
+
+@pytest.fixture(autouse=True)
+def _hearing_of_ctrl_c() -> Iterator[None]:
+    """A shell has its background jobs ignore Ctrl-C, and tests may be one of them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("vec_env", ["dummy", "subproc"])
