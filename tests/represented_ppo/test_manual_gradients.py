@@ -134,3 +134,16 @@ def test_representatives_with_unequal_transitions_are_left_to_autograd(monkeypat
     # 15 episodes of 4 steps: 32 and 28 transitions, in four minibatches of 10 of which two are full
     RepresentedPPO("MlpPolicy", env, k=2, **(SMALL | dict(n_steps=20, batch_size=10, n_epochs=3))).learn(60)
     assert padded == [False, False, True, True] * 3
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("case", ["gaussian", "categorical", "as many representatives as agents", "end to end"])
+def test_same_gradients_in_ranges_and_threads(case: str, n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_rmdp.represented_ppo.manual_gradients.RANGE_ENTRIES", 64)
+    monkeypatch.setattr("sb3_rmdp.represented_ppo.manual_gradients.SHARED_ENTRIES", 0)
+    before = th.get_num_threads()
+    th.set_num_threads(n_threads)
+    try:
+        test_same_gradients_and_logs(case)
+    finally:
+        th.set_num_threads(before)
