@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Small networks are fastest on one thread, and only there are results reproducible bit for bit
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint type format doc bench clean
+.PHONY: help install demo test lint type format doc bench figures clean
 
 help:
 	@echo "make install   .venv with the tested versions"
@@ -18,13 +18,14 @@ help:
 	@echo "make format    ruff and black, mending"
 	@echo "make doc       documentation, docs/_build/html/index.html"
 	@echo "make bench     time and memory of updates against stock PPO, ten minutes; measured welfare"
+	@echo "make figures   the paper's figures and tables anew, from the results that are there"
 	@echo "make clean     remove .venv and caches"
 
 install: $(STAMP)
 
 $(STAMP): setup.py constraints.txt sb3_rmdp/version.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plots,zoo,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plots,zoo,sweep,dev]"
 	touch $@
 
 demo: $(STAMP)
@@ -56,6 +57,9 @@ doc: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.performance
 	$(BIN)/python benchmarks/welfare.py --summary
+
+figures: $(STAMP)
+	$(BIN)/python -m benchmarks.figures
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache docs/_build *.egg-info

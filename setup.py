@@ -28,6 +28,8 @@ EXTRAS = {
     "plots": ["matplotlib", "tensorboard>=2.9.1", "pillow"],
     # MuJoCo stepped by EnvPool, for machines with many cores; there are no wheels for Python 3.10
     "envpool": ["envpool>=1.2,<1.3; python_version >= '3.11'"],
+    # sb3-rmdp sweep: many trainings, on this machine or a cluster
+    "sweep": ["ray>=2.40", "pyyaml"],
     # Multi-objective environments
     "mo": ["mo-gymnasium>=1.3"],
     "docs": ["sphinx", "myst-parser", "furo"],

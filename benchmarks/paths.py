@@ -2,8 +2,7 @@
 Whether what makes trainings fast changes what they learn: welfare of one way and of the other, over seeds.
 
     python -m benchmarks.paths paths       # all that is fast, against DummyVecEnv, the actor in torch, gradients by autograd
-    python -m benchmarks.paths factored    # factored rewards, against a reward per agent
-    python -m benchmarks.paths rank        # critics of few values, against one value per agent
+    python -m benchmarks.paths critics     # critics of few values and factored rewards, against one value per agent
 
 Every training is written to benchmarks/results/paths.json as it ends, beside those that are there; one of the same name, seed
 and length is replaced.
@@ -75,15 +74,16 @@ class Comparison:
 
 COMPARISONS = {
     "paths": Comparison("rmdp/ResourceGathering-v0", 3, 150_000, 20, (Variant("fast"), Variant("plain", plain=True))),
-    "factored": Comparison(
-        "rmdp/HalfCheetahVelocity-v0", 5, 300_000, 5, (Variant("vectors"), Variant("factored", env={"n_features": 111}))
-    ),
-    "rank": Comparison(
+    "critics": Comparison(
         "rmdp/HalfCheetahVelocity-v0",
         5,
-        300_000,
+        500_000,
         5,
-        (Variant("full"), *(Variant(f"rank {rank}", model={"critic_rank": rank}) for rank in (8, 16, 32, 64))),
+        (
+            Variant("full"),
+            *(Variant(f"rank {rank}", model={"critic_rank": rank}) for rank in (8, 16, 32, 64)),
+            Variant("factored", env={"n_features": 111}),
+        ),
     ),
 }
 
@@ -109,7 +109,7 @@ def train(comparison: Comparison, variant: Variant, seed: int, transitions: int)
     env = make_represented_vec_env(env_id, k, seed=seed, env_kwargs=variant.env, vec_env_cls=env_class)
     grid = "ResourceGathering" in env_id
     hyperparams = GRID if grid else MUJOCO
-    model = RepresentedPPO("MlpPolicy", env, k=k, seed=seed, device="cpu", **hyperparams, **variant.model)
+    model = RepresentedPPO("MlpPolicy", env, k=k, seed=seed, device="cpu", assignment="em", **hyperparams, **variant.model)
     callback = AnnealCallback("ent_coef", 5e-2, 1e-3) if grid else None
     if variant.plain:
         with plain_path():
@@ -208,16 +208,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("comparison", choices=COMPARISONS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--transitions", type=int, help="per policy; 150000 for paths, 300000 for the others")
-    parser.add_argument("--episodes", type=int, help="per representative and evaluation; 20 for paths, 5 for the others")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="some of the ways only")
+    parser.add_argument("--transitions", type=int, help="per policy; 150000 for paths, 500000 for critics")
+    parser.add_argument("--episodes", type=int, help="per representative and evaluation; 20 for paths, 5 for critics")
     parser.add_argument("--out", type=Path, default=RESULTS / "paths.json")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     comparison = COMPARISONS[arguments.comparison]
+    known = [variant.name for variant in comparison.variants]
+    unknown = sorted(set(arguments.variants or []) - set(known))
+    if unknown:
+        parser.error(f"--variants {unknown}: {arguments.comparison} has {known}")
     report = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {"runs": []}
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     for seed in arguments.seeds:
         for variant in comparison.variants:
+            if variant.name not in (arguments.variants or known):
+                continue
             result = run(
                 arguments.comparison,
                 variant,

@@ -1,11 +1,9 @@
-"""The command ``sb3-rmdp``: the scripts of RL Zoo for represented MDPs, evaluation of saved models, and model cards."""
+"""The command ``sb3-rmdp``: scripts of RL Zoo for represented MDPs, evaluation of saved models, model cards, sweeps."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
-import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import click
 from rich.console import Console
 
 from sb3_rmdp import __version__
+from sb3_rmdp.sweep.command import sweep
 from sb3_rmdp.zoo import SCRIPTS, run
 
 # What costs time to import, or patches gymnasium, is imported by the command that needs it: --help should not wait
@@ -70,7 +69,8 @@ class Sections(click.Group):
         """Write one section for each kind of command."""
         for title, names in {
             ZOO_SECTION: [name for name in self.commands if name in SCRIPTS],
-            "Judge a saved model": [name for name in self.commands if name not in SCRIPTS],
+            "Judge a saved model": [name for name in self.commands if name not in (*SCRIPTS, sweep.name)],
+            "Experiments": [name for name in self.commands if name == sweep.name],
         }.items():
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
@@ -94,6 +94,10 @@ def main() -> None:
       sb3-rmdp enjoy --algo rppo --env rmdp/ResourceGathering-v0 -f logs --no-render
 
     \b
+    Welfare of several algorithms, budgets and seeds, on all cores of this machine or on a cluster:
+      sb3-rmdp sweep my_sweep.yml
+
+    \b
     A model of your own, on other users than the default ones, for another program to read:
       sb3-rmdp evaluate model.zip --env rmdp/HopperVelocity-v0 --env-kwargs population_seed:7 --json -
 
@@ -103,6 +107,7 @@ def main() -> None:
 
 for _name, _summary in SCRIPTS.items():
     main.add_command(ZooScript(_name, _summary))
+main.add_command(sweep)
 
 
 @contextlib.contextmanager
@@ -262,6 +267,7 @@ def load_with_env(
     from sb3_rmdp import RepresentedPPO
     from sb3_rmdp.common.files import read_model_data
     from sb3_rmdp.common.population import Population, check_same_population, population_of
+    from sb3_rmdp.envs.registered import check_registered
     from sb3_rmdp.vec_env import make_represented_vec_env
     from sb3_rmdp.zoo.run_folder import find_run_folder, read_run_folder, with_statistics
 
@@ -296,22 +302,6 @@ def load_with_env(
 def _same_env(first: str, second: str) -> bool:
     """Whether two ids name the same environment, with or without a module in front."""
     return first.rpartition(":")[2] == second.rpartition(":")[2]
-
-
-def check_registered(env_id: str) -> None:
-    """
-    :param env_id: id of an environment, or ``module:id``, for which the module is imported
-    :raises ValueError: if it is not registered; names those that are most like it
-    """
-    import gymnasium as gym
-
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    if name not in gym.registry:
-        similar = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
-        known = f"did you mean {' or '.join(similar)}?" if similar else "nothing registered is like it;"
-        raise ValueError(f"environment {name!r} is not registered: {known} One of your own needs its module, --env module:id")
 
 
 @contextlib.contextmanager

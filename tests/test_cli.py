@@ -185,7 +185,7 @@ def test_card_needs_a_run_folder(tmp_path: Path) -> None:
 def test_help_lists_every_command() -> None:
     result = invoke("--help")
     assert result.exit_code == 0 and "represented MDP" in result.stdout
-    for name in [*SCRIPTS, "evaluate", "card"]:
+    for name in [*SCRIPTS, "evaluate", "card", "sweep"]:
         assert f"\n  {name} " in result.stdout
     assert invoke("--version").stdout.strip() == f"sb3-rmdp, version {__version__}"
     for name in ("evaluate", "card"):
@@ -224,6 +224,6 @@ def test_as_a_process_of_its_own(model: Path) -> None:
 
 
 def test_help_waits_for_nothing_that_only_some_commands_need() -> None:
-    code = "import sys, sb3_rmdp.cli; print({'rl_zoo3', 'matplotlib', 'yaml', 'huggingface_hub'} & set(sys.modules))"
+    code = "import sys, sb3_rmdp.cli; print({'rl_zoo3', 'matplotlib', 'yaml', 'huggingface_hub', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

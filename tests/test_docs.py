@@ -96,7 +96,9 @@ class Successful(Drift):
         return (*transition, {**info, "is_success": True})
 
 
-@pytest.mark.parametrize(("probe", "kwargs"), [(Successful, dict(clip_range_vf=0.2)), (KnownAssignment, {})])
+@pytest.mark.parametrize(
+    ("probe", "kwargs"), [(Successful, dict(clip_range_vf=0.2, assignment="episodes")), (KnownAssignment, {})]
+)
 def test_every_metric_is_documented(probe: type[Probe], kwargs: dict) -> None:
     documented = set(re.findall(r"^\| `(\w+/\w+)` \|", (ROOT / "docs" / "metrics.md").read_text("utf-8"), flags=re.MULTILINE))
     logged = Logged()

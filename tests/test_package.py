@@ -24,7 +24,7 @@ def run(code: str) -> str:
 
 
 def test_importable_and_trainable_without_the_extras() -> None:
-    missing = ["matplotlib", "tensorboard", "PIL", "rl_zoo3", "envpool", "mo_gymnasium", "sklearn", "pandas"]
+    missing = ["matplotlib", "tensorboard", "PIL", "rl_zoo3", "envpool", "mo_gymnasium", "sklearn", "pandas", "ray"]
     code = f"""
 import sys
 for name in {missing}:

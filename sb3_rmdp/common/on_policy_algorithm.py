@@ -37,6 +37,7 @@ from sb3_rmdp.common.representative import Representative
 from sb3_rmdp.common.returns import ReturnTracker
 from sb3_rmdp.common.saving import SavedRepresented
 from sb3_rmdp.common.scoring import score_as_usual, score_by_welfare
+from sb3_rmdp.common.trajectories import TrajectoryRecorder
 from sb3_rmdp.common.turns import first_representatives, next_representatives
 from sb3_rmdp.vec_env import BatchInfos, RepresentedActions, represented_vec_env
 
@@ -103,6 +104,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self._acting: np.ndarray | None = None
         # State of a run, not of the model: never saved, since a loaded model starts with new episodes
         self._return_tracker: ReturnTracker | None = None
+        self._recorder: TrajectoryRecorder | None = None
         super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)  # type: ignore[arg-type]
 
     def _setup_model(self) -> None:
@@ -207,6 +209,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         known = self._mean_returns.cpu() if go_on and self._mean_returns.numel() else None
         self._return_tracker = ReturnTracker(self.n_envs, self.reward_weights.size, self.k, known)
         self._mean_returns = self._return_tracker.means
+        self._recorder = TrajectoryRecorder(self.n_envs) if self.assignment.needs_trajectories else None
 
     def check_vec_normalize(self, env: VecEnv) -> None:
         """
@@ -279,6 +282,11 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
 
+        if self._recorder is not None:
+            buffer = rollout_buffer
+            self.assignment.record_trajectories(
+                self._recorder.cut(buffer.observations, buffer.actions, buffer.reward_vectors, buffer.episode_starts, dones)
+            )
         self.assignment.record_rewards(rollout_buffer.representatives, self._told(rollout_buffer.reward_vectors))
         self._evaluate(rollout_buffer, timeouts)
         last_values = self._values(new_obs, self._acting)  # type: ignore[arg-type]

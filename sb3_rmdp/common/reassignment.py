@@ -29,6 +29,8 @@ def reassign(assignment: Assignment, tracker: ReturnTracker, progress: float) ->
         "assignment/entropy": float(entropy),
         "assignment/smallest_group": int(np.bincount(after, minlength=assignment.k).min()),
     }
+    if assignment.needs_trajectories:
+        logs["assignment/lessons"] = len(assignment.lessons())
     served = _served(assignment, probabilities, tracker.utilities())
     if np.isfinite(served).all():
         logs["rollout/social_welfare"] = float(served.mean())

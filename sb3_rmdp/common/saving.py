@@ -33,7 +33,7 @@ class SavedRepresented(OnPolicyAlgorithm):
     _mean_returns: th.Tensor
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "assignment", "reward_weights", "_balanced", "_return_tracker"]
+        return [*super()._excluded_save_params(), "assignment", "reward_weights", "_balanced", "_return_tracker", "_recorder"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

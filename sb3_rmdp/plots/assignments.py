@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from sb3_rmdp.plots.grid import Tile, check_home, draw_grid, draw_home, draw_tile
-from sb3_rmdp.plots.style import QUALITATIVE, draw_legend, finish, ink_on, label_axes, legend_width, palette
+from sb3_rmdp.plots.style import QUALITATIVE, Colour, draw_legend, finish, ink_on, label_axes, legend_width, palette
 
 
 def plot_assignment_map(
@@ -91,18 +92,34 @@ def plot_assignment_histogram(
     edges = np.histogram_bin_edges(values, bins)
     figure = Figure(figsize=(6.4 + legend_width(k), 3.8), layout="constrained")
     axes = figure.add_subplot()
-    colours, below = palette(k), np.zeros(len(edges) - 1)
+    colours = palette(k)
+    draw_histogram(axes, values, served_by, edges, colours)
+    label_axes(axes, xlabel, "agents")
+    draw_legend(axes, colours, served_by)
+    return finish(figure, path)
+
+
+def draw_histogram(
+    axes: Axes, targets: NDArray[np.float64], served_by: NDArray[np.int64], edges: NDArray, colours: Sequence[Colour]
+) -> None:
+    """
+    The bars of :func:`plot_assignment_histogram`, for figures of several panels.
+
+    :param axes: to draw on
+    :param targets: of the agents, (n,)
+    :param served_by: representative of each agent, (n,)
+    :param edges: of the bars, rising
+    :param colours: one per representative
+    """
+    below = np.zeros(len(edges) - 1)
     for representative, colour in enumerate(colours):
-        counts = np.histogram(values[served_by == representative], edges)[0]
+        counts = np.histogram(targets[served_by == representative], edges)[0]
         shown = counts > 0
         bars = edges[:-1][shown], counts[shown], np.diff(edges)[shown], below[shown]
         axes.bar(*bars, align="edge", color=colour, edgecolor="white", linewidth=0.5)
         below += counts
     axes.set_xlim(edges[0], edges[-1])
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    label_axes(axes, xlabel, "agents")
-    draw_legend(axes, colours, served_by)
-    return finish(figure, path)
 
 
 def plot_group_sizes(assignment: ArrayLike, k: int | None = None, path: str | Path | None = None) -> Figure:

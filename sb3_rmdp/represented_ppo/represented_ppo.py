@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_rmdp.common.assignment import Assignment
+from sb3_rmdp.common.imitation import Imitation
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
 from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
@@ -61,7 +62,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param device:
     :param _init_setup_model:
     :param k: number of representatives, 1 <= k <= n_agents
-    :param assignment: "em", "end_to_end", "fixed", "random", "clustering", or a subclass of ``Assignment``
+    :param assignment: "em", "end_to_end", "episodes", "fixed", "random", "clustering", or a subclass of ``Assignment``
     :param assignment_kwargs: arguments of the assignment
     :param normalize_observations: normalise observations by running moments, inside the policy (appendix B)
     :param critic_rank: number of the critic's values, from 1 to n_agents, of which those of the agents are mixtures; by
@@ -181,10 +182,12 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         max_grad_norm = self.max_grad_norm * self.k**0.5
 
         gradients = (ManualGradients if ManualGradients.fits(self) else AutogradGradients)(self, clip_range, ent_coef)
+        imitation = Imitation(self.policy, self.assignment.lessons(), self.batch_size)
         try:
-            self._take_steps(gradients, max_grad_norm)
+            self._take_steps(gradients, max_grad_norm, imitation)
         finally:
             gradients.finish()
+        imitation.finish()
         if self.policy.normalizer is not None:
             # Only now: the ratios of an update need the moments under which its actions were taken
             self.policy.normalizer.update(self.rollout_buffer.observations)
@@ -215,12 +218,13 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         left_out = alpha - self.policy.critic_basis.project_back(of_values)
         return of_values.cpu().numpy(), left_out.cpu().numpy()
 
-    def _take_steps(self, gradients: ManualGradients | AutogradGradients, max_grad_norm: float) -> None:
+    def _take_steps(self, gradients: ManualGradients | AutogradGradients, max_grad_norm: float, imitation: Imitation) -> None:
         """
         All epochs, or fewer if ``target_kl`` strikes.
 
         :param gradients: where gradients come from
         :param max_grad_norm: bound of their norm
+        :param imitation: what representatives learn from episodes beside it
         """
         for epoch in range(self.n_epochs):
             self._n_updates += 1
@@ -235,3 +239,4 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
                 gradients.step(max_grad_norm)
                 if self.assignment.optimizer is not None:
                     self.assignment.optimizer.step()
+                imitation.after_minibatch()

@@ -16,12 +16,12 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from sqlalchemy.exc import OperationalError
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_budget, population_of
 from sb3_rmdp.vec_env import WelfareVecEnv, fastest_vec_env
+from sb3_rmdp.zoo.hyperparams import NOT_KEYS, SCHEDULES, default_config, linear_schedule
 from sb3_rmdp.zoo.interrupts import StopOnInterrupt, sigint_ignored
 from sb3_rmdp.zoo.model_card import write_model_card
 from sb3_rmdp.zoo.tuning import sample_represented_params
@@ -39,12 +39,6 @@ ZOO_KEYS = (
     "policy",
     "vec_env_wrapper",
 )
-
-#: What RL Zoo sets itself
-NOT_KEYS = ("self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model")
-
-#: Arguments that may be schedules
-SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
 
 WELFARE_WRAPPER = f"{WelfareVecEnv.__module__.rpartition('.')[0]}.{WelfareVecEnv.__name__}"
 
@@ -203,16 +197,6 @@ class RepresentedExperimentManager(ExperimentManager):
             raise StudyError("no trial came to its end: all were pruned, failed or interrupted") from error
 
 
-def default_config(algo: str) -> Path:
-    """
-    :param algo: one of :data:`ALGORITHMS`
-    :return: the file with its tuned hyperparameters: within the package where it was installed, beside it in a checkout
-    """
-    package = Path(__file__).parents[1]
-    installed = package / "hyperparams" / f"{algo}.yml"
-    return installed if installed.exists() else package.parent / "hyperparams" / f"{algo}.yml"
-
-
 class StudyError(Exception):
     """What is wrong with a study, in one line."""
 
@@ -233,24 +217,6 @@ def check_keys(hyperparams: dict[str, Any], algorithm: type[BaseAlgorithm], conf
     for key, example in (("policy", "'MlpPolicy'"), ("n_timesteps", "1e6"), ("k", "5")):
         if key not in hyperparams:
             raise ValueError(f"{key!r} is missing in {config}: add it there, or pass -params {key}:{example}")
-
-
-def linear_schedule(name: str, text: str) -> LinearSchedule:
-    """
-    :param name: the argument, for the message
-    :param text: ``lin_START`` or ``lin_START_END``; the end is 0 by default
-    :return: schedule from the start to the end of the training
-    :raises ValueError: if it is neither
-    """
-    kind, *numbers = text.split("_")
-    try:
-        start, *end = map(float, numbers)
-        (stop,) = end or (0.0,)
-    except ValueError:
-        kind = ""
-    if kind != "lin":
-        raise ValueError(f"{name}: {text!r} is no schedule: write a number, lin_3e-4 or lin_3e-4_1e-4")
-    return LinearSchedule(start, stop, 1.0)
 
 
 def _make_folder_of(storage: str | None) -> None:

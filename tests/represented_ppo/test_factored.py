@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = dict(k=K, n_steps=24, batch_size=8, n_epochs=2, seed=0, 
 ASSIGNMENTS: dict[str, dict] = {
     "em": dict(warm_start=1, mixing=0.3),
     "end_to_end": dict(learning_rate=0.02),
+    "episodes": dict(warm_start=1, patience=2),
     "clustering": dict(universal_fraction=0.4),
     "random": {},
 }

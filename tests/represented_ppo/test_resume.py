@@ -2,7 +2,8 @@
 Training that goes on after saving and loading, compared with training that was never broken off: to the last bit.
 
 Random numbers are not part of a file, so both are seeded anew where the second half begins. Running episodes are not
-either; those of the probe end with the rollout and begin all alike, so that nothing is lost with them.
+either; those of the probe end with the rollout and begin all alike, so that nothing is lost with them. Nor is the archive of
+"episodes", which an unbroken run has to be told to forget.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_rmdp import RepresentedPPO
-from sb3_rmdp.common.assignment import ASSIGNMENTS
+from sb3_rmdp.common.assignment import ASSIGNMENTS, EpisodeAssignment
 from sb3_rmdp.common.callbacks import AnnealCallback
 from tests.probes import Probe, vectorized
 from tests.represented_ppo.test_save_load import assert_equal_states
@@ -33,6 +34,7 @@ HALF = 4 * N_STEPS * N_ENVS
 ASSIGNMENT_KWARGS: dict[str, dict] = {
     "em": dict(warm_start=2, mixing=0.3),
     "end_to_end": dict(learning_rate=0.05),
+    "episodes": dict(warm_start=1, patience=2, move_cost=0.0),
     "fixed": dict(representatives=[2, 1, 0, 1, 2]),
     "clustering": dict(universal_fraction=0.6),
 }
@@ -102,6 +104,13 @@ def second_half(model: RepresentedPPO, timesteps: int = HALF, callback: list[Bas
     return curve.rows
 
 
+def forget_episodes(model: RepresentedPPO) -> None:
+    """What a file does not hold."""
+    if isinstance(model.assignment, EpisodeAssignment):
+        assert len(model.assignment.archive) > 0
+        model.assignment.archive.episodes.clear()
+
+
 def state(model: RepresentedPPO) -> dict[str, Any]:
     """All that the rest of a training depends on."""
     assert model._acting is not None
@@ -132,6 +141,7 @@ def test_a_second_call_of_learn_after_loading(case: str, tmp_path: Path) -> None
     assignment, kwargs = CASES[case]
     unbroken = make(assignment, **kwargs).learn(HALF)
     unbroken.save(tmp_path / "model")
+    forget_episodes(unbroken)
     broken = RepresentedPPO.load(tmp_path / "model", env=vectorized(Walk, N_ENVS), device="cpu")
     assert_same(broken, unbroken)
     expected = second_half(unbroken)
@@ -157,6 +167,7 @@ class SaveAndSeed(BaseCallback):
             self.logger.dump()
             self.curve.rows.clear()
             self.model.save(self.path)
+            forget_episodes(self.model)
             set_random_seed(7)
 
     def _on_step(self) -> bool:
@@ -230,7 +241,7 @@ def normalized() -> VecNormalize:
     return VecNormalize(vectorized(Walk, N_ENVS), norm_reward=False)
 
 
-@pytest.mark.parametrize("assignment", ["em", "end_to_end"])
+@pytest.mark.parametrize("assignment", ["em", "end_to_end", "episodes"])
 def test_under_vec_normalize(assignment: str, tmp_path: Path) -> None:
     """VecNormalize counts the observations of the reset after loading, which an unbroken run has to be told to do."""
     unbroken = make(assignment, normalized(), normalize_observations=False).learn(HALF)
@@ -242,6 +253,7 @@ def test_under_vec_normalize(assignment: str, tmp_path: Path) -> None:
     broken = RepresentedPPO.load(tmp_path / "model", env=loaded_env, device="cpu")
     assert broken.trained_under_vec_normalize
     unbroken.set_env(env)  # resets
+    forget_episodes(unbroken)
     count = env.obs_rms.count
     expected = second_half(unbroken)
     assert second_half(broken) == expected
@@ -252,7 +264,7 @@ def test_under_vec_normalize(assignment: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("vec_normalize", [False, True])
-@pytest.mark.parametrize("assignment", ["em", "end_to_end"])
+@pytest.mark.parametrize("assignment", ["em", "end_to_end", "episodes"])
 def test_a_checkpoint_within_a_rollout_is_the_model_before_it(assignment: str, vec_normalize: bool, tmp_path: Path) -> None:
     """The transitions of the rollout are lost; what is left of them is the count of timesteps and rollout/ep_rew_mean."""
     model = make(assignment, normalized() if vec_normalize else None, normalize_observations=not vec_normalize).learn(HALF)

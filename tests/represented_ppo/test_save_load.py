@@ -35,15 +35,19 @@ def trained(assignment: str = "em", n_envs: int = 3, **kwargs: Any) -> Represent
     return model.learn(6 * 16 * n_envs)
 
 
-def assert_equal_states(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        if isinstance(value, dict):
-            assert_equal_states(value, other[name])
-        elif isinstance(value, th.Tensor):
-            assert th.equal(value, other[name]), name
-        else:
-            assert value == other[name], name
+def assert_equal_states(one: Any, other: Any, name: str = "") -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), name
+        for key, value in one.items():
+            assert_equal_states(value, other[key], f"{name}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), name
+        for i, value in enumerate(one):
+            assert_equal_states(value, other[i], f"{name}[{i}]")
+    elif isinstance(one, th.Tensor):
+        assert th.equal(one, other), name
+    else:
+        assert one == other, name
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
@@ -65,7 +69,7 @@ def test_everything_survives(assignment: str, tmp_path: Path) -> None:
         assert loaded.assignment.optimizer is not None and loaded.assignment.optimizer.state_dict()["state"]
 
 
-@pytest.mark.parametrize("assignment", ["em", "end_to_end"])
+@pytest.mark.parametrize("assignment", ["em", "end_to_end", "episodes"])
 @pytest.mark.parametrize("n_envs", [1, 3, 6])
 def test_training_goes_on_in_any_number_of_environments(assignment: str, n_envs: int, tmp_path: Path) -> None:
     model = trained(assignment)

@@ -13,12 +13,14 @@ from sb3_rmdp.common.assignment.base import Assignment, HardAssignment
 from sb3_rmdp.common.assignment.clustering import ClusteringAssignment
 from sb3_rmdp.common.assignment.em import EMAssignment
 from sb3_rmdp.common.assignment.end_to_end import EndToEndAssignment
+from sb3_rmdp.common.assignment.episodes import EpisodeAssignment
 from sb3_rmdp.common.assignment.fixed import FixedAssignment
 from sb3_rmdp.common.assignment.random import RandomAssignment
 
 ASSIGNMENTS: dict[str, type[Assignment]] = {
     "em": EMAssignment,
     "end_to_end": EndToEndAssignment,
+    "episodes": EpisodeAssignment,
     "fixed": FixedAssignment,
     "random": RandomAssignment,
     "clustering": ClusteringAssignment,
@@ -30,6 +32,7 @@ __all__ = [
     "ClusteringAssignment",
     "EMAssignment",
     "EndToEndAssignment",
+    "EpisodeAssignment",
     "FixedAssignment",
     "HardAssignment",
     "RandomAssignment",

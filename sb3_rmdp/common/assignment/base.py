@@ -10,6 +10,7 @@ import torch as th
 from torch import nn
 
 from sb3_rmdp.common.agent_weights import AgentWeights
+from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 
 class Assignment(nn.Module, ABC):
@@ -31,6 +32,8 @@ class Assignment(nn.Module, ABC):
 
     #: True if :meth:`loss` wants the advantages of every agent: they are gathered per minibatch only on demand.
     needs_agent_advantages: ClassVar[bool] = False
+    #: True if the method wants to know what was seen and done in episodes, beside what they paid
+    needs_trajectories: ClassVar[bool] = False
     #: True if factored rewards are to be told as they are, one number per feature; else they are told agent by agent.
     takes_features: ClassVar[bool] = False
     #: Optimizer of the parameters, if there are any; stepped with the policy's, saved in the zip.
@@ -78,6 +81,13 @@ class Assignment(nn.Module, ABC):
         :param returns: undiscounted returns of all agents in each episode, (n_episodes, n_agents); or of all features
         """
 
+    def record_trajectories(self, trajectories: list[Trajectory]) -> None:
+        """
+        Take note of what was seen and done in the episodes that finished in a rollout; called if :attr:`needs_trajectories`.
+
+        :param trajectories: of the episodes told of by :meth:`record_episodes` since the last call, in their order
+        """
+
     def record_rewards(self, representatives: np.ndarray, reward_vectors: np.ndarray) -> None:
         """
         Take note of a whole rollout, before its rewards are turned into returns (copy what is to be kept).
@@ -92,6 +102,10 @@ class Assignment(nn.Module, ABC):
 
         :param progress: share of the training that is done, from 0 to 1
         """
+
+    def lessons(self) -> list[Lesson]:
+        """What representatives are to learn from episodes in the update that follows; at most one lesson for each."""
+        return []
 
     def loss(
         self, ratio: th.Tensor, agent_advantages: th.Tensor, clip_range: float, weights: th.Tensor | None

@@ -74,7 +74,8 @@ class EMAssignment(HardAssignment):
         """Unbiased estimate of E[return of agent i under representative j], (n_agents, k); 0 where nothing is known."""
         return self.reward_weights.of_agents(self.q_rewards)
 
-    def update(self, progress: float) -> None:
+    def _update_q(self) -> None:
+        """One step of eq. 10."""
         finished = np.flatnonzero(self._n_episodes)
         means = self._return_sum[finished] / self._n_episodes[finished, None]
         self._reset_rollout()
@@ -82,6 +83,9 @@ class EMAssignment(HardAssignment):
         self.q_table[:, columns] += self.mixing * (th.as_tensor(means.T).to(self.q_table) - self.q_table[:, columns])
         self.q_weight[columns] += self.mixing * (1.0 - self.q_weight[columns])
         self.n_updates += 1
+
+    def update(self, progress: float) -> None:
+        self._update_q()
         if self.n_updates > self.warm_start and bool((self.q_weight > 0).all()):
             q = self.q_rewards
             for agents in self.reward_weights.blocks():

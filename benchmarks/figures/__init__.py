@@ -1,0 +1,1 @@
+"""Figures and tables of the paper's experiments from measured results; ``python -m benchmarks.figures``."""

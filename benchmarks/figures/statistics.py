@@ -1,0 +1,70 @@
+"""Means, errors and tests over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Paired(NamedTuple):
+    """
+    Two algorithms over the seeds that both have.
+
+    :param pairs: number of those seeds
+    :param difference: mean of first minus second; without pairs ``None``
+    :param p: of a two-sided paired t-test; ``None`` with fewer than two pairs, or if all differ by the same (but
+        for nothing)
+    """
+
+    pairs: int
+    difference: float | None
+    p: float | None
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """
+    :param values: one per seed, at least one
+    :return: their mean and its standard error, which a single one does not have
+    """
+    error = float(np.std(values, ddof=1)) / sqrt(len(values)) if len(values) > 1 else None
+    return float(np.mean(values)), error
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
+    """
+    :param first: welfare by seed
+    :param second: of the other algorithm
+    :return: how they compare
+    """
+    seeds = sorted(first.keys() & second.keys())
+    differences = np.array([first[seed] - second[seed] for seed in seeds], dtype=np.float64)
+    if not seeds:
+        return Paired(0, None, None)
+    mean = float(differences.mean())
+    if len(seeds) < 2:
+        return Paired(1, mean, None)
+    # The statistic divides by the spread. Equal results are no evidence; one difference again and again has no error to
+    # be judged by
+    if np.ptp(differences) <= 1e-12 * np.abs(differences).max():
+        return Paired(len(seeds), mean, 1.0 if not differences.any() else None)
+    return Paired(len(seeds), mean, float(stats.ttest_1samp(differences, 0.0).pvalue))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """
+    Adjusted by Holm's method, as there are several rivals: what is below 0.05 then, all of it together errs with at most 5 %.
+
+    :param p_values: of the tests that belong together; ``None`` where there was no test
+    :return: adjusted, in the same order
+    """
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, index) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        adjusted[index] = largest
+    return adjusted

@@ -1,0 +1,150 @@
+"""Tables in markdown: what was reached, how algorithms compare, what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks.figures.cost import Cost
+from benchmarks.figures.plan import Sweep, Task
+from benchmarks.figures.statistics import Paired, holm, mean_and_error, paired
+
+KINDS = ("stochastic", "deterministic")
+
+#: What the paper's text says of welfare, by sweep and k
+PAPER = {"figure2": {3: "EM, end-to-end: above 85", 10: "EM, end-to-end: above 90", 25: "at most 93.6"}}
+
+NONE = "-"
+
+
+def rows(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """
+    :param head: names of columns
+    :param lines: cells
+    :return: a markdown table
+    """
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def number(mean: float, error: float | None) -> str:
+    """
+    :param mean: over seeds
+    :param error: its standard error
+    :return: both, as far as they are known
+    """
+    return f"{mean:.2f}" if error is None else f"{mean:.2f} ± {error:.2f}"
+
+
+def _share(mean: float, bound: float | None) -> str:
+    return NONE if not bound else f"{mean / bound:.1%}"
+
+
+def _size(sweep: Sweep, task: Task) -> list[str]:
+    n_agents = sweep.n_agents(task)
+    return [task.label, str(task.k), NONE if n_agents is None else str(n_agents)]
+
+
+def overview(sweep: Sweep, kind: str) -> str:
+    """
+    :param sweep: with results
+    :param kind: of policy
+    :return: a table per sweep, a row per environment and k, a column per algorithm, at the last checkpoint that was reached
+    """
+    checkpoint, paper = sweep.reached(), PAPER.get(sweep.plan.name, {})
+    assert checkpoint is not None
+    lines = []
+    for task in sweep.plan.tasks:
+        bound = sweep.bound(task)
+        line = [*_size(sweep, task), NONE if bound is None else f"{bound:.2f}"]
+        line += [paper.get(task.k, "")] if paper else []
+        for algorithm in sweep.plan.algorithms:
+            if algorithm not in sweep.plan.algorithms_of(task):
+                line.append(f"as {sweep.plan.algorithms[0]}")
+                continue
+            values = list(sweep.welfare(task, algorithm, checkpoint, kind).values())
+            line.append(f"{number(*mean_and_error(values))} ({len(values)})" if values else NONE)
+        lines.append(line)
+    head = ["environment", "k", "n", "at most", *(["paper"] if paper else []), *sweep.plan.algorithms]
+    return rows(head, lines)
+
+
+def details(sweep: Sweep) -> str:
+    """
+    :param sweep: with results
+    :return: every environment, k, algorithm and checkpoint of which anything is known
+    """
+    lines = []
+    for task in sweep.plan.tasks:
+        for algorithm in sweep.plan.algorithms_of(task):
+            for checkpoint in sweep.plan.checkpoints:
+                seeds = len(sweep.at(task, algorithm, checkpoint))
+                if not seeds:
+                    continue
+                line = [*_size(sweep, task), algorithm, f"{checkpoint:,}", f"{seeds} of {len(sweep.plan.seeds)}"]
+                for kind in KINDS:
+                    mean, error = mean_and_error(list(sweep.welfare(task, algorithm, checkpoint, kind).values()))
+                    line += [number(mean, error), _share(mean, sweep.bound(task))]
+                lines.append(line)
+    head = ["environment", "k", "n", "algorithm", "transitions per policy", "seeds"]
+    return rows([*head, "stochastic", "share", "deterministic", "share"], lines)
+
+
+def comparisons(sweep: Sweep, task: Task, checkpoint: int, kind: str) -> list[tuple[str, Paired, float | None]]:
+    """
+    :param sweep: with results
+    :param task: one of the plan
+    :param checkpoint: transitions per policy
+    :param kind: of policy
+    :return: each rival of the first algorithm, how they compare, and p adjusted for the number of rivals
+    """
+    first, *rivals = sweep.plan.algorithms_of(task)
+    ours = sweep.welfare(task, first, checkpoint, kind)
+    results = [paired(ours, sweep.welfare(task, rival, checkpoint, kind)) for rival in rivals]
+    return list(zip(rivals, results, holm([result.p for result in results]), strict=True))
+
+
+def tests(sweep: Sweep) -> str | None:
+    """
+    :param sweep: with results
+    :return: the first algorithm against each other at the last checkpoint that was reached; ``None`` if no seed has both
+    """
+    checkpoint = sweep.reached()
+    assert checkpoint is not None
+    lines = []
+    for task in sweep.plan.tasks:
+        by_kind = [comparisons(sweep, task, checkpoint, kind) for kind in KINDS]
+        for told in zip(*by_kind, strict=True):
+            rival, result, _ = told[0]
+            if not result.pairs:
+                continue
+            line = [*_size(sweep, task), rival, str(result.pairs)]
+            for _, compared, adjusted in told:
+                line += [f"{compared.difference:+.2f}", _p(compared.p), _p(adjusted)]
+            lines.append(line)
+    if not lines:
+        return None
+    head = ["environment", "k", "n", f"{sweep.plan.algorithms[0]} less", "pairs"]
+    return rows([*head, *(name for kind in KINDS for name in (kind, "p", "p, Holm"))], lines)
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return NONE
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def costs(told: Sequence[tuple[Sweep, Cost]]) -> str:
+    """
+    :param told: sweeps and what they took
+    :return: a row per sweep
+    """
+    lines = [
+        [
+            sweep.plan.name,
+            f"{cost.done} of {cost.planned}",
+            f"{cost.spent:.1f}",
+            "not known yet" if cost.left is None else f"{cost.left:.1f}",
+            f"`{sweep.plan.command}`",
+        ]
+        for sweep, cost in told
+    ]
+    return rows(["sweep", "runs", "core hours so far", "core hours left, estimated", "command"], lines)

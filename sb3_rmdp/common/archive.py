@@ -1,0 +1,123 @@
+"""Episodes of a training that are worth remembering, each of which is a candidate for what a representative may do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_rmdp.common.trajectories import Trajectory
+
+
+class Episode:
+    """
+    An episode and what it paid.
+
+    :param returns: what it paid every agent, or every reward feature, (n_rewards,)
+    :param trajectory: what was seen and done in it, and what its steps paid
+    :param utilities: what those agents had of the episode by whom episodes are compared, (n_compared,)
+    :param moment: what its best step paid, (n_rewards,): the one that was best for the agent whom it served best on the whole
+    """
+
+    def __init__(self, returns: np.ndarray, trajectory: Trajectory, utilities: np.ndarray, moment: np.ndarray):
+        self.returns, self.utilities, self.moment = returns, utilities, moment.astype(np.float64)
+        #: Without rewards, which are many numbers
+        self.trajectory = trajectory._replace(reward_vectors=trajectory.reward_vectors[:0])
+        #: Equal for episodes in which the same was done
+        self.key = trajectory.actions.tobytes()
+        self.n_samples = 1
+
+    def add_sample(self, other: Episode) -> None:
+        """
+        Returns become the mean over all episodes in which the same was done.
+
+        :param other: one more of them
+        """
+        self.n_samples += 1
+        self.returns = self.returns + (other.returns - self.returns) / self.n_samples
+        self.utilities = self.utilities + (other.utilities - self.utilities) / self.n_samples
+
+    def state(self) -> dict[str, Any]:
+        """All of it as tensors."""
+        seen = self.trajectory.observations
+        observations = {key: th.as_tensor(x) for key, x in seen.items()} if isinstance(seen, dict) else th.as_tensor(seen)
+        arrays = {name: th.as_tensor(getattr(self, name)) for name in ("returns", "utilities", "moment")}
+        actions = th.as_tensor(self.trajectory.actions)
+        return {**arrays, "observations": observations, "actions": actions, "n_samples": self.n_samples}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> Episode:
+        """
+        :param state: from :meth:`state`
+        :return: the episode
+        """
+        seen = state["observations"]
+        returns, utilities, moment = (state[name].cpu().numpy() for name in ("returns", "utilities", "moment"))
+        observations = {key: x.cpu().numpy() for key, x in seen.items()} if isinstance(seen, dict) else seen.cpu().numpy()
+        trajectory = Trajectory(observations, state["actions"].cpu().numpy(), np.empty((0, len(returns)), dtype=np.float32))
+        episode = cls(returns, trajectory, utilities, moment)
+        episode.n_samples = state["n_samples"]
+        return episode
+
+
+class Archive:
+    """
+    A bounded number of episodes, none of which another one equals or beats for every agent.
+
+    :param size: number of episodes that are kept at most
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.episodes: list[Episode] = []
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def add(self, episodes: Sequence[Episode]) -> None:
+        """
+        :param episodes: new ones
+        """
+        known = {episode.key: episode for episode in self.episodes}
+        for episode in episodes:
+            if episode.key in known:
+                known[episode.key].add_sample(episode)
+            else:
+                known[episode.key] = episode
+        candidates = list(known.values())
+        if candidates:
+            kept = undominated(np.array([episode.utilities for episode in candidates]))
+            self.episodes = [candidates[i] for i in kept]
+
+    def forget(self, unwanted: np.ndarray) -> None:
+        """
+        :param unwanted: True for episodes to forget, (n_episodes,)
+        """
+        self.episodes = [episode for episode, gone in zip(self.episodes, unwanted, strict=True) if not gone]
+
+    def keep_best(self, scores: np.ndarray) -> None:
+        """
+        Forget the episodes with the lowest scores, if there are too many.
+
+        :param scores: (n_episodes,)
+        """
+        unwanted = np.ones(len(self.episodes), dtype=bool)
+        unwanted[np.argsort(-scores, kind="stable")[: self.size]] = False
+        self.forget(unwanted)
+
+
+def undominated(utilities: np.ndarray) -> list[int]:
+    """
+    :param utilities: (n_episodes, n_agents)
+    :return: positions of the rows that no other row equals or exceeds everywhere, of equal ones the first, in their order
+    """
+    order = np.argsort(-utilities.sum(axis=1), kind="stable")
+    kept: list[int] = []
+    rows = np.empty_like(utilities)
+    for i in order:
+        if not (rows[: len(kept)] >= utilities[i]).all(axis=1).any():
+            rows[len(kept)] = utilities[i]
+            kept.append(int(i))
+    return sorted(kept)

@@ -1,0 +1,261 @@
+"""Assignment by the best episodes that were seen."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from scipy.optimize import linear_sum_assignment
+
+from sb3_rmdp.common.agent_weights import AgentWeights
+from sb3_rmdp.common.archive import Archive, Episode
+from sb3_rmdp.common.assignment.em import EMAssignment, fill_empty_groups, greedy_representatives
+from sb3_rmdp.common.facility_location import exchange, swap_gains
+from sb3_rmdp.common.trajectories import Lesson, Trajectory
+
+#: Agents by whom episodes are compared: enough to know groups by, whatever the number of agents
+COMPARED = 1024
+
+#: Cosine of utilities from which on two candidates do much the same
+ALIKE = 0.6
+
+#: Share of what its episode paid that a representative has to reach in time, or the episode was luck
+REACHED = 0.9
+
+
+class EpisodeAssignment(EMAssignment):
+    """
+    Each agent goes to the best of k episodes, and representatives learn to do what these episodes did.
+
+    EM knows nothing but what the k policies pay. But every episode of a training pays all agents, so that each is a candidate
+    for what a representative could do. An archive keeps those that are best for somebody. After every rollout, swaps choose
+    the k best of the episodes and of the policies as they are (facility location: the sum over agents of their best candidate
+    never falls). A representative whose place was taken by an episode aims at it: its agents are those who are best off with
+    the episode, and it imitates the episode beside its own learning until it does as well.
+
+    An episode is worth what it paid, or what it would pay if it went on as in its best moment, for as many moments as the best
+    representative can keep up now. Far from what any policy does well, this tells a place where nobody is yet from one where
+    nobody is needed. It is a promise, and fades in the course of the training.
+
+    A representative that is sent to a far place begins as a copy of the one that acts most like the episode, and has
+    ``patience`` rollouts. If it does not come near to what the episode paid by then, that was luck, or beyond reach: the
+    episode is forgotten together with all that are alike.
+
+    The page "Assignments" says what each part is worth, and when the method fails. Files of models hold what representatives
+    aim at, but not the archive, which is many times as large as they are.
+
+    :param mixing: weight of the newest rollout in the moving average of returns; larger than in EM, since agents rely on
+        episodes where averages are young
+    :param warm_start: rollouts before the first reassignment
+    :param archive_size: number of episodes that are remembered at most
+    :param patience: rollouts that a representative has to learn to serve a far place
+    :param move_cost: share of what its agents would lose without it that a representative's move to a far place has to gain
+        at least, since they have to wait
+    :param exploration: share of the training in which promises count in full, and policies are left alone that learn faster
+        so: those of the representatives that stay where they are, if actions are continuous and cannot be repeated exactly, or
+        if there is only one representative. Promises fade over as long a time again
+    """
+
+    takes_features: ClassVar[bool] = True
+    needs_trajectories: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        n_agents: int,
+        k: int,
+        seed: int | None = None,
+        mixing: float = 0.3,
+        warm_start: int = 5,
+        archive_size: int = 256,
+        patience: int = 30,
+        move_cost: float = 0.1,
+        exploration: float = 0.3,
+    ):
+        super().__init__(n_agents, k, seed, mixing, warm_start)
+        for name, count in (("archive_size", archive_size), ("patience", patience)):
+            if count < 1:
+                raise ValueError(f"{name}={count}: choose 1 or more")
+        for name, share in (("move_cost", move_cost), ("exploration", exploration)):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name}={share} is a share: choose it from 0 to 1")
+        self.patience, self.move_cost, self.exploration = patience, move_cost, exploration
+        self.archive = Archive(archive_size)
+        #: Episodes that representatives aim at; ``None`` for one that is judged by what it does
+        self.aims: list[Episode | None] = [None] * k
+        #: Rollouts that a representative still has to reach a far place
+        self.time_left = np.zeros(k, dtype=np.int64)
+        n_compared = min(n_agents, COMPARED)
+        self._compared = np.linspace(0, n_agents - 1, n_compared).astype(np.int64)
+        self._weights_of_compared: np.ndarray | None = None
+        self._best_moment = 0.0
+        self._told: list[np.ndarray] = []
+        self._lessons: list[Lesson] = []
+
+    def connect(self, reward_weights: AgentWeights, value_weights: AgentWeights) -> None:
+        super().connect(reward_weights, value_weights)
+        self._weights_of_compared = None
+
+    @property
+    def _compared_weights(self) -> np.ndarray | None:
+        """Weights of the agents by whom episodes are compared, (n_compared, n_rewards), ``None`` if rewards are their own."""
+        if self._weights_of_compared is None and self.reward_weights.factored:
+            # Not before they are needed: a model that only predicts may not know them
+            self._weights_of_compared = self.reward_weights.weights[self._compared].double().cpu().numpy()
+        return self._weights_of_compared
+
+    def _utilities(self, rewards: np.ndarray) -> np.ndarray:
+        """What rewards (rows, n_rewards) are to the agents by whom episodes are compared, (rows, n_compared)."""
+        weights = self._compared_weights
+        return rewards[:, self._compared] if weights is None else rewards @ weights.T
+
+    def record_episodes(self, representatives: np.ndarray, returns: np.ndarray) -> None:
+        super().record_episodes(representatives, returns)
+        self._told.extend(np.asarray(returns, dtype=np.float64))
+
+    def record_trajectories(self, trajectories: list[Trajectory]) -> None:
+        told, self._told = self._told, []
+        self.archive.add([self._episode(*pair) for pair in zip(told, trajectories, strict=True)])
+
+    def _episode(self, returns: np.ndarray, trajectory: Trajectory) -> Episode:
+        utilities = self._utilities(returns[None])[0]
+        best_off = int(utilities.argmax())
+        weights = self._compared_weights
+        column = self._compared[best_off]
+        rewards = trajectory.reward_vectors[:, column] if weights is None else trajectory.reward_vectors @ weights[best_off]
+        self._best_moment = max(self._best_moment, float(rewards.max()))
+        return Episode(returns, trajectory, utilities, trajectory.reward_vectors[rewards.argmax()])
+
+    def update(self, progress: float) -> None:
+        self._update_q()
+        if self.n_updates <= self.warm_start or not (self._known | (self.time_left > 0)).all():
+            return
+        own = self._utilities(self.q_rewards.t().cpu().numpy())
+        # As many moments as the best representative can keep up now, as long as promises count
+        fade = min(1.0, max(0.0, 2.0 - progress / self.exploration)) if self.exploration > 0 else 0.0
+        n_moments = fade * own[self._known].max(initial=0.0) / self._best_moment if self._best_moment > 0 else 0.0
+        self._judge(own, n_moments)
+        new = self._swap(own, n_moments)
+        self._reassign(n_moments)
+        self._teach(own, new, progress)
+        if len(self.archive) > self.archive.size:
+            candidates = np.concatenate([self._values(own, n_moments), self._worth(self.archive.episodes, n_moments)])
+            gains, _ = swap_gains(candidates, np.arange(self.k))
+            self.archive.keep_best(gains[self.k :].max(axis=1))
+
+    @property
+    def _known(self) -> np.ndarray:
+        """True for representatives of whom a return is known, (k,)."""
+        return (self.q_weight > 0).cpu().numpy()
+
+    def _worth(self, episodes: list[Episode], n_moments: float) -> np.ndarray:
+        """What episodes paid or promise, (episodes, n_compared)."""
+        paid = np.array([episode.utilities for episode in episodes]).reshape(-1, len(self._compared))
+        if n_moments <= 0.0 or not episodes:
+            return paid
+        return np.maximum(paid, n_moments * self._utilities(np.array([episode.moment for episode in episodes])))
+
+    def _values(self, own: np.ndarray, n_moments: float) -> np.ndarray:
+        """What agents may count on under every representative, (k, n_compared)."""
+        values = own.copy()
+        for j, aim in enumerate(self.aims):
+            if aim is not None:
+                worth = self._worth([aim], n_moments)[0]
+                values[j] = np.maximum(worth, own[j]) if self._known[j] else worth
+        return values
+
+    def _judge(self, own: np.ndarray, n_moments: float) -> None:
+        """Let go of episodes that were reached, or that a representative has had its time for."""
+        groups = self.served_by.cpu().numpy()[self._compared]
+        for j, aim in enumerate(self.aims):
+            in_time = self.time_left[j] > 0
+            self.time_left[j] = max(0, self.time_left[j] - 1)
+            group = groups == j
+            if aim is None or not self._known[j] or not group.any():
+                continue
+            reached, paid = own[j, group].sum(), aim.utilities[group].sum()
+            if reached > self._worth([aim], n_moments)[0, group].sum():
+                self.aims[j] = None
+            elif in_time and self.time_left[j] == 0 and reached < paid - (1.0 - REACHED) * abs(paid):
+                self.aims[j] = None
+                worth = self._worth(self.archive.episodes, 0.0)
+                self.archive.forget(_cosines(worth, aim.utilities[None])[:, 0] > ALIKE)
+
+    def _swap(self, own: np.ndarray, n_moments: float) -> list[int]:
+        """Choose what representatives aim at; returns those that have to become another one first."""
+        k, values = self.k, self._values(own, n_moments)
+        candidates = np.concatenate([values, self._worth(self.archive.episodes, n_moments)])
+        alike = _cosines(candidates, values)
+        _, losses = swap_gains(candidates, np.arange(k))
+        # Agents of a representative that goes far have to wait; who is on the way is left in peace
+        costs = np.where(alike >= ALIKE, 0.0, self.move_cost * np.where(np.isfinite(losses), losses, 0.0))
+        costs[:, self.time_left > 0] = np.inf
+        chosen = exchange(candidates, np.arange(k), costs)
+        newcomers, leaving = chosen[chosen >= k], np.setdiff1d(np.arange(k), chosen)
+        if not len(leaving):
+            return []
+        # Who does something like it already goes there
+        rows, columns = linear_sum_assignment(-alike[np.ix_(newcomers, leaving)])
+        new = []
+        for candidate, j in zip(newcomers[rows], leaving[columns], strict=True):
+            self.aims[j] = self.archive.episodes[candidate - k]
+            if alike[candidate, j] < ALIKE:
+                new.append(int(j))
+                self.time_left[j] = self.patience
+                # What it paid as somebody else says nothing any more
+                self.q_table[:, j] = 0.0
+                self.q_weight[j] = 0.0
+        return new
+
+    def _reassign(self, n_moments: float) -> None:
+        """Every agent, compared or not, goes where it may count on most."""
+        nothing = np.zeros(len(self.q_table))
+        paid = np.stack([nothing if aim is None else aim.returns for aim in self.aims], axis=1)
+        moments = np.stack([nothing if aim is None else n_moments * aim.moment for aim in self.aims], axis=1)
+        own, aimed = self.q_rewards, th.tensor([aim is not None for aim in self.aims], device=self.q_table.device)
+        known = self.q_weight > 0
+        tables = [own, th.as_tensor(paid).to(own), th.as_tensor(moments).to(own)]
+        for agents in self.reward_weights.blocks():
+            of_own, of_paid, of_moments = (self.reward_weights.of_agents(table, agents) for table in tables)
+            worth = th.where(aimed, th.maximum(of_paid, of_moments) if n_moments > 0 else of_paid, of_own)
+            block = th.where(known, th.maximum(worth, of_own), worth)
+            self.served_by[agents] = greedy_representatives(block, self.served_by[agents])
+        if bool((th.bincount(self.served_by, minlength=self.k) == 0).any()):
+            self.served_by.copy_(fill_empty_groups(self.q, self.served_by))
+
+    def _teach(self, own: np.ndarray, new: list[int], progress: float) -> None:
+        """Make the lessons of the update that follows."""
+        groups = self.served_by.cpu().numpy()[self._compared]
+        self._lessons = []
+        for j, aim in enumerate(self.aims):
+            if aim is None or (progress < self.exploration and not self.time_left[j] and not self._repeatable(aim)):
+                continue
+            group = groups == j
+            if not self._known[j] or own[j, group].sum() < aim.utilities[group].sum():
+                self._lessons.append(Lesson(j, aim.trajectory, j in new))
+
+    def _repeatable(self, episode: Episode) -> bool:
+        """Whether imitating an episode brings its return, and there is a choice of episodes to imitate."""
+        return self.k > 1 and bool(np.issubdtype(episode.trajectory.actions.dtype, np.integer))
+
+    def lessons(self) -> list[Lesson]:
+        return self._lessons
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What is saved beside buffers: the episodes that representatives aim at. Tensors, as files of models want it."""
+        aims = [None if aim is None else aim.state() for aim in self.aims]
+        return {"aims": aims, "time_left": self.time_left.tolist(), "best_moment": self._best_moment}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: from :meth:`get_extra_state`
+        """
+        self.aims = [None if aim is None else Episode.of_state(aim) for aim in state["aims"]]
+        self.time_left = np.array(state["time_left"], dtype=np.int64)
+        self._best_moment = state["best_moment"]
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosines of rows (p, n) and rows (q, n), (p, q); 0 where a row is."""
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
+    return a @ b.T

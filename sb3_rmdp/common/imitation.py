@@ -1,0 +1,170 @@
+"""Representatives that learn from an episode: the head of whoever acts most alike, and its actions step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.utils import obs_as_tensor
+from torch import nn
+
+from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
+from sb3_rmdp.common.trajectories import Lesson, Trajectory
+
+Tensors: TypeAlias = th.Tensor | dict[str, th.Tensor]
+
+#: Minibatches of an update between two of an imitation
+EVERY = 8
+
+#: Where actions are countable, log probability from which on one is taken often enough: the rest is left to exploration
+LEARNED = float(np.log(0.9))
+
+#: Steps to win back what an update has undone, at most
+MENDING_STEPS = 100
+
+#: Standard deviation that a representative explores with at least when it begins as a copy of another
+LEAST_STD = 0.2
+
+#: Bound of the norm of a lesson's gradient
+MAX_GRAD_NORM = 0.5
+
+
+class Imitation:
+    """
+    The lessons of one update, beside which they are taken.
+
+    Gradients of imitation change only what means or logits depend on, with an Adam of its own: how much representatives
+    explore is none of an episode's business, and the update's moments know nothing of it. With no lessons nothing happens.
+
+    :param policy: policy of all representatives
+    :param lessons: at most one per representative; those who begin anew in other places do so at the end
+    :param batch_size: transitions per representative and step
+    """
+
+    def __init__(self, policy: RepresentedActorCriticPolicy, lessons: Sequence[Lesson], batch_size: int):
+        self.policy, self.batch_size = policy, batch_size
+        self._new = [lesson for lesson in lessons if lesson.new]
+        self._lessons = [(lesson.representative, *_tensors(policy, lesson.trajectory)) for lesson in lessons if not lesson.new]
+        # Densities say nothing by themselves: what is near enough to an action there depends on how much one explores
+        self._countable = not isinstance(policy.action_space, spaces.Box)
+        log_std = getattr(policy, "log_std", None)
+        self._parameters = [parameter for parameter in policy.actor_parameters() if parameter is not log_std]
+        # A training that goes on beyond its end has a schedule below 0
+        rate = max(0.0, policy.optimizer.param_groups[0]["lr"])
+        self._optimizer = th.optim.Adam(self._parameters, lr=rate, eps=1e-5, fused=True)
+        self._n_minibatches = 0
+
+    def after_minibatch(self) -> None:
+        """The update has taken one more step."""
+        if self._lessons and self._n_minibatches % EVERY == 0:
+            self._step()
+        self._n_minibatches += 1
+
+    def finish(self) -> None:
+        """The update is over: win back what it has undone, and give those who begin anew the policy to begin with."""
+        if self._lessons and self._countable:
+            for _ in range(MENDING_STEPS):
+                if self._agrees():
+                    break
+                self._step()
+        for lesson in self._new:
+            source = most_alike(self.policy, lesson.trajectory)
+            copy_representative(self.policy, source, lesson.representative)
+            if hasattr(self.policy, "log_std"):
+                with th.no_grad():
+                    own = self.policy.log_std.view(self.policy.k, -1)[lesson.representative]
+                    own.clamp_(min=float(np.log(LEAST_STD)))
+
+    def _step(self) -> None:
+        """One step along the mean log probability of actions, and of all lessons at once."""
+        rows = [np.random.randint(len(actions), size=self.batch_size) for _, _, actions in self._lessons]
+        observations = _joined([_rows(obs, index) for (_, obs, _), index in zip(self._lessons, rows, strict=True)])
+        actions = th.cat([actions[index] for (_, _, actions), index in zip(self._lessons, rows, strict=True)])
+        who = th.tensor([representative for representative, _, _ in self._lessons], device=self.policy.device)
+        with th.enable_grad():
+            distribution = self.policy.get_distribution(observations, who.repeat_interleave(self.batch_size))
+            log_probs = distribution.log_prob(actions)
+            if self._countable:
+                log_probs = th.where(log_probs < LEARNED, log_probs, 0.0)
+            loss = -log_probs.mean() * len(self._lessons)
+            gradients = th.autograd.grad(loss, self._parameters)
+        # The update keeps its own gradients there
+        kept = [parameter.grad for parameter in self._parameters]
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM * len(self._lessons) ** 0.5)
+        self._optimizer.step()
+        for parameter, old in zip(self._parameters, kept, strict=True):
+            parameter.grad = old
+
+    @th.no_grad()
+    def _agrees(self) -> bool:
+        """Whether every action of every lesson is its representative's mode."""
+        for representative, observations, actions in self._lessons:
+            who = th.full((len(actions),), representative, device=self.policy.device)
+            modes = self.policy.get_distribution(observations, who).get_actions(deterministic=True)
+            if not bool((modes.reshape(actions.shape) == actions).all()):
+                return False
+        return True
+
+
+@th.no_grad()
+def most_alike(policy: RepresentedActorCriticPolicy, trajectory: Trajectory) -> int:
+    """
+    :param policy: policy of all representatives
+    :param trajectory: an episode
+    :return: the representative that acts most like it: whose means are nearest to its actions, or who finds them most probable
+        where they are countable
+    """
+    observations, actions = _tensors(policy, trajectory)
+    likeness = []
+    for j in range(policy.k):
+        distribution = policy.get_distribution(observations, th.full((len(actions),), j, device=policy.device))
+        if isinstance(policy.action_space, spaces.Box):
+            # Densities would favour whoever explores more
+            modes = distribution.get_actions(deterministic=True)
+            likeness.append(-(modes - actions).square().mean())
+        else:
+            likeness.append(distribution.log_prob(actions).mean())
+    return int(th.stack(likeness).argmax())
+
+
+@th.no_grad()
+def copy_representative(policy: RepresentedActorCriticPolicy, source: int, target: int) -> None:
+    """
+    Make one representative act, explore and be valued like another; the optimizer's moments go with it.
+
+    :param policy: policy of all representatives
+    :param source: whom to copy
+    :param target: who is overwritten
+    """
+    own = [*policy.action_net.parameters(), policy.mlp_extractor.shift, getattr(policy, "log_std", None)]
+    for parameter in own:
+        if parameter is not None:
+            state = policy.optimizer.state.get(parameter, {})
+            for tensor in (parameter, *(state[name] for name in ("exp_avg", "exp_avg_sq") if name in state)):
+                rows = tensor.view(policy.k, -1)
+                rows[target] = rows[source]
+
+
+def _tensors(policy: RepresentedActorCriticPolicy, trajectory: Trajectory) -> tuple[Tensors, th.Tensor]:
+    """Observations and actions as the policy takes them."""
+    actions = th.as_tensor(trajectory.actions, device=policy.device)
+    actions = actions.long().flatten() if isinstance(policy.action_space, spaces.Discrete) else actions.float()
+    return obs_as_tensor(trajectory.observations, policy.device), actions
+
+
+def _rows(observations: Tensors, index: np.ndarray) -> Tensors:
+    if isinstance(observations, dict):
+        return {key: tensor[index] for key, tensor in observations.items()}
+    return observations[index]
+
+
+def _joined(observations: Sequence[Tensors]) -> Tensors:
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: th.cat([obs[key] for obs in observations if isinstance(obs, dict)]) for key in first}
+    return th.cat([obs for obs in observations if isinstance(obs, th.Tensor)])

@@ -1,0 +1,124 @@
+"""What was seen and done in each episode, cut out of rollouts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+Observations: TypeAlias = np.ndarray | dict[str, np.ndarray]
+
+
+#: Rewards of an episode that are kept of a rollout in which it does not end: there are as many numbers as agents in each
+KEPT_ROWS = 64
+
+
+class Trajectory(NamedTuple):
+    """
+    An episode as its representative saw it.
+
+    :param observations: raw observations (steps, *observation shape), or a dict of such arrays
+    :param actions: actions as the policy gave them, not clipped, (steps, actions)
+    :param reward_vectors: what steps paid, (rows, n_rewards): of every step of the last rollout that the episode ran in, and
+        of some of those before
+    """
+
+    observations: Observations
+    actions: np.ndarray
+    reward_vectors: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        arrays = self.observations.values() if isinstance(self.observations, dict) else [self.observations]
+        return self.actions.nbytes + self.reward_vectors.nbytes + sum(array.nbytes for array in arrays)
+
+
+class Lesson(NamedTuple):
+    """
+    An episode that a representative is to learn from.
+
+    :param representative: who learns
+    :param trajectory: the episode
+    :param new: it has to begin with the policy of the representative that acts most like the episode
+    """
+
+    representative: int
+    trajectory: Trajectory
+    new: bool
+
+
+class TrajectoryRecorder:
+    """
+    Cuts rollouts into episodes; what is left of a rollout waits for the next one.
+
+    :param n_envs: number of environments
+    """
+
+    def __init__(self, n_envs: int):
+        self._begun: list[list[Trajectory]] = [[] for _ in range(n_envs)]
+
+    def cut(
+        self,
+        observations: Observations,
+        actions: np.ndarray,
+        reward_vectors: np.ndarray,
+        episode_starts: np.ndarray,
+        dones: np.ndarray,
+    ) -> list[Trajectory]:
+        """
+        :param observations: of a rollout, (n_steps, n_envs, *observation shape), or a dict of such arrays
+        :param actions: (n_steps, n_envs, actions)
+        :param reward_vectors: (n_steps, n_envs, n_rewards)
+        :param episode_starts: True where an observation begins an episode, (n_steps, n_envs)
+        :param dones: True where the last step ended an episode, (n_envs,)
+        :return: the episodes that ended in the rollout, in the order in which they did: by step, then by environment
+        """
+        # An episode ends where the next observation begins another
+        ends = np.concatenate([np.asarray(episode_starts[1:], dtype=bool), np.asarray(dones, dtype=bool)[None]])
+        begins = [0] * len(self._begun)
+        episodes = []
+        for step, env in np.argwhere(ends).tolist():
+            self._take(observations, actions, reward_vectors, slice(begins[env], step + 1), env, 1)
+            episodes.append(_joined(self._begun[env]))
+            self._begun[env] = []
+            begins[env] = step + 1
+        for env, begin in enumerate(begins):
+            if begin < len(actions):
+                stride = 1 + (len(actions) - begin) // KEPT_ROWS
+                self._take(observations, actions, reward_vectors, slice(begin, None), env, stride)
+        return episodes
+
+    def _take(
+        self,
+        observations: Observations,
+        actions: np.ndarray,
+        reward_vectors: np.ndarray,
+        steps: slice,
+        env: int,
+        stride: int,
+    ) -> None:
+        # Copies: buffers are written again
+        own = (
+            {key: array[steps, env].copy() for key, array in observations.items()}
+            if isinstance(observations, dict)
+            else observations[steps, env].copy()
+        )
+        self._begun[env].append(Trajectory(own, actions[steps, env].copy(), reward_vectors[steps, env][::stride].copy()))
+
+
+def _joined(pieces: list[Trajectory]) -> Trajectory:
+    """One episode of its pieces."""
+    if len(pieces) == 1:
+        return pieces[0]
+    seen = [piece.observations for piece in pieces]
+    observations: Observations
+    if isinstance(seen[0], dict):
+        observations = {key: np.concatenate([obs[key] for obs in seen if isinstance(obs, dict)]) for key in seen[0]}
+    else:
+        observations = np.concatenate([obs for obs in seen if isinstance(obs, np.ndarray)])
+    return Trajectory(
+        observations,
+        np.concatenate([piece.actions for piece in pieces]),
+        np.concatenate([piece.reward_vectors for piece in pieces]),
+    )

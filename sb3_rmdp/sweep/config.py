@@ -1,0 +1,346 @@
+"""What a sweep is to train: its file, read, checked and multiplied out into runs."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_rmdp import RepresentedPPO
+from sb3_rmdp.common.assignment import ASSIGNMENTS
+from sb3_rmdp.envs.registered import check_registered
+from sb3_rmdp.zoo.hyperparams import NOT_KEYS, default_config
+
+#: Keys of a file, and what they are where they are left out; ``...`` must be there
+DEFAULTS: dict[str, Any] = {
+    "name": None,
+    "environments": ...,
+    "k": None,
+    "n": None,
+    "grid": None,
+    "algorithms": ["em"],
+    "once": [],
+    "seeds": 1,
+    "transitions_per_policy": ...,
+    "checkpoints": None,
+    "n_eval_episodes": 20,
+    "hyperparams": {},
+    "results": None,
+    "save_models": False,
+}
+
+#: Arguments of the model that the grid does not set
+MODEL_KEYS = tuple(name for name in inspect.signature(RepresentedPPO).parameters if name not in (*NOT_KEYS, "k"))
+
+#: Keys of tuned entries that a sweep sets itself
+REPLACED = ("k", "n_timesteps")
+
+#: What ``--only`` may ask for
+FILTERS: dict[str, Callable[[Run], tuple[object, ...]]] = {
+    "env": lambda run: (run.env_id, run.env_id.rpartition("/")[2], run.label),
+    "k": lambda run: (run.k,),
+    "n": lambda run: (run.n,),
+    "algorithm": lambda run: (run.algorithm,),
+    "seed": lambda run: (run.seed,),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One training with its evaluations; everything here but the label determines the result.
+
+    :param env_id: environment
+    :param env_kwargs: its arguments, ``n_agents`` included where the sweep sets it
+    :param k: number of representatives
+    :param algorithm: name within the sweep
+    :param hyperparams: arguments of the model as they are written, the assignment included
+    :param seed: of the training
+    :param checkpoints: transitions per policy at which welfare is measured, rising; the last one is the end
+    :param n_eval_episodes: episodes per representative and evaluation
+    :param label: of the environment, for people
+    """
+
+    env_id: str
+    env_kwargs: dict[str, Any]
+    k: int
+    algorithm: str
+    hyperparams: dict[str, Any]
+    seed: int
+    checkpoints: tuple[int, ...]
+    n_eval_episodes: int
+    label: str = field(default="", compare=False)
+
+    @cached_property
+    def id(self) -> str:
+        """Equal for equal runs, whatever sweep they are in."""
+        facts = {name: value for name, value in vars(self).items() if name not in ("label", "id")}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def n(self) -> int | None:
+        """Number of agents, where the sweep sets it."""
+        return self.env_kwargs.get("n_agents")
+
+    @property
+    def transitions(self) -> int:
+        """Transitions per policy."""
+        return self.checkpoints[-1]
+
+    def __str__(self) -> str:
+        agents = "" if self.n is None else f" n={self.n}"
+        return f"{self.label or self.env_id} k={self.k}{agents} {self.algorithm} seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """
+    A file of a sweep, multiplied out.
+
+    :param name: of the sweep
+    :param runs: all of them, those of the first seed first, so that a part of a sweep is worth something
+    :param results: where results go
+    :param save_models: keep final models
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    results: Path
+    save_models: bool
+
+    def only(self, wanted: Mapping[str, Iterable[str]]) -> tuple[Run, ...]:
+        """
+        :param wanted: values by name, see :data:`FILTERS`; any of the values will do, but of all names
+        :return: the runs that have them
+        :raises ValueError: if a value is nowhere in the sweep
+        """
+        for name, values in wanted.items():
+            known = {str(value) for run in self.runs for value in FILTERS[name](run)}
+            for value in values:
+                if value not in known:
+                    raise ValueError(f"no run has {name}={value}: choose among {', '.join(sorted(known))}")
+        return tuple(
+            run
+            for run in self.runs
+            if all(set(values) & {str(value) for value in FILTERS[name](run)} for name, values in wanted.items())
+        )
+
+
+def read_sweep(path: Path) -> Sweep:
+    """
+    :param path: YAML file, see the page "Sweeps" of the documentation
+    :return: the sweep
+    :raises ValueError: if something is wrong with it, in one line that names it
+    :raises OSError: if it cannot be read
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _sweep(path, config)
+    except (ValueError, ImportError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _sweep(path: Path, config: Any) -> Sweep:
+    if not isinstance(config, dict):
+        raise ValueError("a sweep is a mapping with keys such as environments, k, algorithms and seeds")
+    for key in config:
+        check_name(key, DEFAULTS, "no key of a sweep")
+    values = {**DEFAULTS, **config}
+    for key, value in values.items():
+        if value is ...:
+            raise ValueError(f"{key} is missing")
+    name = str(values["name"] or path.stem)
+    if "/" in name or not name.isprintable():
+        raise ValueError(f"name: {name!r} is to name a folder as well: leave slashes out")
+    points = _points(values)
+    once = counts("once", values["once"], empty=True)
+    for k in once:
+        if k not in {k for k, _ in points}:
+            raise ValueError(f"once: {k} is none of the numbers k of this sweep")
+    algorithms = _algorithms(values["algorithms"])
+    common = _mapping("hyperparams", values["hyperparams"])
+    _check_model_keys("hyperparams", common, without=("assignment", "assignment_kwargs"))
+    seeds = values["seeds"]
+    checkpoints = _checkpoints(values["checkpoints"], count("transitions_per_policy", values["transitions_per_policy"]))
+    episodes = count("n_eval_episodes", values["n_eval_episodes"])
+    runs = []
+    for seed in counts("seeds", seeds, minimum=0) if isinstance(seeds, list) else range(count("seeds", seeds)):
+        for env_id, kwargs, label, tuned in _environments(values["environments"]):
+            for (k, n), (index, (algorithm, own)) in itertools.product(points, enumerate(algorithms.items())):
+                if index and k in once:
+                    continue
+                agents = {} if n is None else {"n_agents": n}
+                if n is not None and "n_agents" in kwargs:
+                    raise ValueError(f"{label}: n_agents is among the kwargs, and n is given as well; leave one out")
+                hyperparams = {**tuned, **common, **own}
+                runs.append(Run(env_id, {**kwargs, **agents}, k, algorithm, hyperparams, seed, checkpoints, episodes, label))
+    if not isinstance(values["save_models"], bool):
+        raise ValueError(f"save_models: {values['save_models']!r} is neither true nor false")
+    results = (
+        path.with_suffix(".csv") if values["results"] is None else Path(os.path.normpath(path.parent / str(values["results"])))
+    )
+    seen: set[str] = set()
+    for run in runs:
+        if run.id in seen:
+            raise ValueError(f"the run {run} is there twice: remove what is listed twice")
+        seen.add(run.id)
+    return Sweep(name, tuple(runs), results, values["save_models"])
+
+
+def _environments(entries: Any) -> list[tuple[str, dict[str, Any], str, dict[str, Any]]]:
+    """Id, arguments, label and tuned hyperparameters of each environment."""
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"environments: {entries!r} is no list of environments, such as [rmdp/ResourceGathering-v0]")
+    environments = []
+    for entry in entries:
+        entry = {"id": entry} if isinstance(entry, str) else _mapping("environments", entry)
+        for key in entry:
+            check_name(key, ("id", "kwargs", "label"), "no key of an environment")
+        env_id = entry.get("id")
+        if not isinstance(env_id, str):
+            raise ValueError(f"environments: {entry!r} has no id")
+        check_registered(env_id)
+        tuned = tuned_entry(env_id)
+        own = _mapping(f"kwargs of {env_id}", entry.get("kwargs") or {})
+        kwargs = {**_mapping("env_kwargs", tuned.pop("env_kwargs", None) or {}), **own}
+        environments.append((env_id, kwargs, str(entry.get("label") or env_id), tuned))
+    return environments
+
+
+def tuned_entry(env_id: str) -> dict[str, Any]:
+    """
+    :param env_id: environment, with or without its module
+    :return: its tuned hyperparameters as they are written, or the default ones, without what the sweep sets itself
+    :raises ValueError: if they hold something that is for RL Zoo alone
+    """
+    file = default_config("rppo")
+    entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    entry = entries.get(env_id.rpartition(":")[2], entries["default"])
+    tuned = {key: value for key, value in entry.items() if key not in REPLACED}
+    for key in tuned:
+        if key not in (*MODEL_KEYS, "env_kwargs"):
+            raise ValueError(f"{file} has {key!r} for {env_id}, which a sweep cannot follow: train with sb3-rmdp train")
+    return tuned
+
+
+def _points(values: dict[str, Any]) -> list[tuple[int, int | None]]:
+    """Numbers of representatives and of agents."""
+    grid = values["grid"]
+    if grid is None:
+        if values["k"] is None:
+            raise ValueError("k is missing: give a list, such as k: [1, 3, 5], or pairs of k and n as grid")
+        agents = [None] if values["n"] is None else counts("n", values["n"])
+        return list(itertools.product(counts("k", values["k"]), agents))
+    if values["k"] is not None or values["n"] is not None:
+        raise ValueError("grid says which k and n there are: leave k and n out, or grid")
+    if not isinstance(grid, list) or not grid:
+        raise ValueError(f"grid: {grid!r} is no list of pairs, such as [{{k: 50, n: 1000}}]")
+    points: list[tuple[int, int | None]] = []
+    for pair in grid:
+        pair = _mapping("grid", pair)
+        for key in pair:
+            check_name(key, ("k", "n"), "no key of a pair in grid")
+        if "k" not in pair:
+            raise ValueError(f"grid: {pair!r} has no k")
+        n = pair.get("n")
+        points.append((count("k", pair["k"]), None if n is None else count("n", n)))
+    return points
+
+
+def _algorithms(entries: Any) -> dict[str, dict[str, Any]]:
+    """Arguments of the model by name of the algorithm."""
+    if isinstance(entries, list) and entries and all(isinstance(entry, str) for entry in entries):
+        entries = dict.fromkeys(entries)
+    if not isinstance(entries, dict) or not entries:
+        raise ValueError(f"algorithms: {entries!r} is neither a list of assignments nor a mapping of names to arguments")
+    algorithms = {}
+    for name, own in entries.items():
+        if not isinstance(name, str) or not name.isprintable():
+            raise ValueError(f"algorithms: {name!r} is no name")
+        arguments = {"assignment": name, **_mapping(f"algorithm {name}", own or {})}
+        check_name(arguments["assignment"], ASSIGNMENTS, "no assignment")
+        _check_model_keys(f"algorithm {name}", arguments)
+        algorithms[name] = arguments
+    return algorithms
+
+
+def _check_model_keys(where: str, arguments: dict[str, Any], without: tuple[str, ...] = ()) -> None:
+    for key in arguments:
+        check_name(key, [name for name in MODEL_KEYS if name not in without], f"no argument of the model here ({where})")
+
+
+def _checkpoints(values: Any, transitions: int) -> tuple[int, ...]:
+    checkpoints = [transitions] if values is None else counts("checkpoints", values)
+    if checkpoints != sorted(checkpoints) or checkpoints[-1] != transitions:
+        raise ValueError(f"checkpoints: {checkpoints} must rise and end with transitions_per_policy, {transitions}")
+    return tuple(checkpoints)
+
+
+def _mapping(where: str, value: Any) -> dict[str, Any]:
+    """A mapping of names that can be written as JSON, as results are."""
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{where}: {value!r} is no mapping of names to values")
+    try:
+        json.dumps(value, sort_keys=True)
+    except TypeError as error:
+        raise ValueError(
+            f"{where}: {value!r} has something else than numbers, strings, lists and mappings: {error}"
+        ) from error
+    return value
+
+
+def check_name(name: Any, known: Iterable[str], what: str) -> None:
+    """
+    :param name: what somebody wrote
+    :param known: names that there are
+    :param what: what the name is not, for the message
+    :raises ValueError: if it is none of them; names the one most like it
+    """
+    known = list(known)
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
+        raise ValueError(
+            f"{name!r} is {what}: " + (f"did you mean {close[0]!r}?" if close else f"choose among {sorted(known)}")
+        )
+
+
+def count(where: str, value: Any, minimum: int = 1) -> int:
+    """
+    :param where: key, for the message
+    :param value: an integer, also written as ``1e6``, which yaml takes for a string
+    :param minimum: least value
+    :raises ValueError: if it is none
+    """
+    try:
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or not number.is_integer() or number < minimum:
+        raise ValueError(f"{where}: {value!r} is no whole number of at least {minimum}")
+    return int(number)
+
+
+def counts(where: str, values: Any, minimum: int = 1, empty: bool = False) -> list[int]:
+    """
+    :param where: key, for the message
+    :param values: a list of integers
+    :param minimum: least value
+    :param empty: whether the list may be empty
+    :raises ValueError: if it is none, or one is there twice
+    """
+    if not isinstance(values, list) or not (values or empty):
+        raise ValueError(f"{where}: {values!r} is no list of whole numbers")
+    numbers = [count(where, value, minimum) for value in values]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{where}: {numbers} has a number twice")
+    return numbers

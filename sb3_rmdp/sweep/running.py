@@ -1,0 +1,212 @@
+"""One run of a sweep: a training, with evaluations on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import platform
+import random
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp.common.evaluation import as_vec_env
+from sb3_rmdp.common.population import check_budget, population_of
+from sb3_rmdp.envs.contract import integer
+from sb3_rmdp.sweep.config import Run
+from sb3_rmdp.vec_env import make_represented_vec_env
+from sb3_rmdp.zoo.hyperparams import as_arguments
+
+#: Seed of the environments in which welfare is measured
+EVALUATION_SEED = 10_000
+
+#: What a result may depend on
+PACKAGES = ("sb3_rmdp", "stable_baselines3", "gymnasium", "mujoco", "numpy", "torch")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What is kept of a run.
+
+    :param rows: by column of the results, one per checkpoint
+    :param model: the zip file of the final model, if it was wanted
+    """
+
+    rows: list[dict[str, object]]
+    model: bytes | None
+
+
+def train_and_evaluate(run: Run, with_model: bool = False) -> Outcome:
+    """
+    :param run: what to train
+    :param with_model: return the final model as well
+    :return: its evaluations
+    """
+    env = make_represented_vec_env(run.env_id, run.k, env_kwargs=run.env_kwargs)
+    model = RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.hyperparams))
+    checkpoints = Checkpoints(run)
+    model.learn(run.transitions * run.k, callback=checkpoints)
+    checkpoints.finish()
+    env.close()
+    file = io.BytesIO()
+    if with_model:
+        model.save(file)
+    return Outcome(checkpoints.rows, file.getvalue() if with_model else None)
+
+
+class Checkpoints(BaseCallback):
+    """
+    Measures welfare when the policies have been updated with as many transitions as a checkpoint asks for.
+
+    The training is the same with other checkpoints, or none: random numbers go on as if there had been no evaluation.
+
+    :param run: the run
+    """
+
+    model: RepresentedPPO
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+        self.rows: list[dict[str, object]] = []
+        self._start = self._paused = 0.0
+
+    def _on_training_start(self) -> None:
+        self._start = time.perf_counter()
+
+    def _on_rollout_start(self) -> None:
+        # Never the last one: no rollout begins when all transitions are there
+        while self.model.num_timesteps >= self._next * self.run.k:
+            self._evaluate()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def finish(self) -> None:
+        """Evaluate what is left when the training is over."""
+        while len(self.rows) < len(self.run.checkpoints):
+            self._evaluate()
+
+    @property
+    def _next(self) -> int:
+        return self.run.checkpoints[len(self.rows)]
+
+    def _evaluate(self) -> None:
+        now = time.perf_counter()
+        with same_random_numbers_after():
+            self.rows.append(evaluated_row(self.model, self.run, self._next, now - self._start - self._paused))
+        self._paused += time.perf_counter() - now
+
+
+def evaluated_row(model: RepresentedPPO, run: Run, transitions: int, seconds: float) -> dict[str, object]:
+    """
+    :param model: the model as it is now
+    :param run: its run
+    :param transitions: per policy, of the checkpoint
+    :param seconds: that the training has taken so far
+    :return: a row of the results, but for ``sweep``
+    """
+    row: dict[str, object] = {
+        "run": run.id,
+        "env": run.env_id,
+        "env_kwargs": as_json(run.env_kwargs),
+        "k": run.k,
+        "n_agents": model.n_agents,
+        "algorithm": run.algorithm,
+        "model": as_json(run.hyperparams),
+        "seed": run.seed,
+        "transitions_per_policy": transitions,
+        "n_eval_episodes": run.n_eval_episodes,
+    }
+    for name, deterministic in (("stochastic", False), ("deterministic", True)):
+        env = gym.make(run.env_id, **run.env_kwargs)
+        env.reset(seed=EVALUATION_SEED)
+        result = evaluate_welfare(model, env, run.n_eval_episodes, deterministic)
+        env.close()
+        row[name] = result.social_welfare
+        row[f"{name}_error"] = result.standard_error
+        row[f"{name}_greedy"] = result.greedy_social_welfare
+        row["bound"] = result.optimum
+    representatives = " ".join(map(str, model.assignment.representatives.tolist()))
+    return {**row, "representatives": representatives, "seconds": round(seconds, 3), "versions": as_json(versions())}
+
+
+@contextlib.contextmanager
+def same_random_numbers_after() -> Iterator[None]:
+    """What draws random numbers in here leaves those that come after as they would have been."""
+    before = random.getstate(), np.random.get_state(), th.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        th.set_rng_state(before[2])
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on, and is installed here."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def as_json(value: Any) -> str:
+    """
+    :param value: plain data
+    :return: the same on one line, equal for equal data
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def check_runs(runs: Iterable[Run]) -> None:
+    """
+    Make every environment and every kind of model once, with next to no memory, before anything is trained.
+
+    :param runs: of a sweep
+    :raises ValueError: if one cannot be made, in one line that says which and why
+    """
+    by_env: dict[str, dict[str, Run]] = {}
+    for run in runs:
+        kinds = by_env.setdefault(as_json([run.env_id, run.env_kwargs]), {})
+        kinds.setdefault(as_json([run.k, run.hyperparams]), run)
+    for kinds in by_env.values():
+        first, *_ = kinds.values()
+        try:
+            env = as_vec_env(gym.make(first.env_id, **first.env_kwargs))
+        except Exception as error:  # environments of others may raise anything
+            raise _bad(f"{first.label} with {as_json(first.env_kwargs)} cannot be made", error) from error
+        try:
+            for run in kinds.values():
+                _check_model(run, env)
+        finally:
+            env.close()
+
+
+def _check_model(run: Run, env: Any) -> None:
+    arguments = as_arguments(run.hyperparams)
+    try:
+        check_budget(run.k, population_of(env).n_agents)
+        # Buffers are made for the steps, and one environment is enough for representatives that take turns
+        arguments["n_steps"] = min(2, run.k * integer("n_steps", arguments.get("n_steps", 2), minimum=1))
+        with same_random_numbers_after(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of batches that are larger than that
+            RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **arguments)
+    except Exception as error:  # so may what arguments name
+        raise _bad(str(run), error) from error
+
+
+def _bad(what: str, error: Exception) -> ValueError:
+    return ValueError(f"{what}: {' '.join(str(error).split()) or type(error).__name__}")

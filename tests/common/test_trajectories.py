@@ -1,0 +1,58 @@
+"""Episodes cut out of rollouts are those that were played."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sb3_rmdp.common.trajectories import KEPT_ROWS, TrajectoryRecorder
+
+
+@pytest.mark.parametrize("n_steps", [1, 7, 40])
+@pytest.mark.parametrize("is_dict", [False, True])
+def test_episodes_come_as_they_were_whatever_rollouts_they_run_through(n_steps: int, is_dict: bool) -> None:
+    rng = np.random.default_rng(0)
+    n_envs, total = 3, 280
+    dones = rng.random((total, n_envs)) < 0.06
+    dones[-1] = True
+    observations, actions = rng.normal(size=(total, n_envs, 2)), rng.normal(size=(total, n_envs, 1))
+    rewards = rng.normal(size=(total, n_envs, 4))
+    starts = np.concatenate([np.ones((1, n_envs), dtype=bool), dones[:-1]])
+    recorder, episodes = TrajectoryRecorder(n_envs), []
+    for begin in range(0, total, n_steps):
+        steps = slice(begin, begin + n_steps)
+        # Buffers are written again
+        buffers = [array[steps].copy() for array in (observations, actions, rewards)]
+        seen = {"a": buffers[0], "b": buffers[0] + 1.0} if is_dict else buffers[0]
+        episodes += recorder.cut(seen, buffers[1], buffers[2], starts[steps], dones[min(begin + n_steps, total) - 1])
+        for buffer in buffers:
+            buffer[:] = np.nan
+    ends = np.argwhere(dones)
+    assert len(episodes) == len(ends) > 20
+    begun = np.zeros(n_envs, dtype=int)
+    for (step, env), episode in zip(ends, episodes, strict=True):
+        steps = slice(begun[env], step + 1)
+        own = episode.observations["a"] if isinstance(episode.observations, dict) else episode.observations
+        np.testing.assert_array_equal(own, observations[steps, env])
+        if isinstance(episode.observations, dict):
+            np.testing.assert_array_equal(episode.observations["b"], observations[steps, env] + 1.0)
+        np.testing.assert_array_equal(episode.actions, actions[steps, env])
+        # Rollouts are short here, so that all rewards are kept
+        np.testing.assert_array_equal(episode.reward_vectors, rewards[steps, env])
+        assert episode.nbytes == sum(array.nbytes for array in (own, episode.actions, episode.reward_vectors)) + (
+            own.nbytes if is_dict else 0
+        )
+        begun[env] = step + 1
+
+
+def test_rewards_of_long_rollouts_are_thinned_out_until_the_episode_ends() -> None:
+    recorder, steps = TrajectoryRecorder(1), 1000
+    rewards = np.arange(2.0 * steps).reshape(-1, 1, 1)
+    zeros = np.zeros((steps, 1, 1))
+    starts = np.zeros((steps, 1), dtype=bool)
+    assert recorder.cut(zeros, zeros, rewards[:steps], starts, np.array([False])) == []
+    (episode,) = recorder.cut(zeros, zeros, rewards[steps:], starts, np.array([True]))
+    assert len(episode.actions) == 2 * steps
+    kept = episode.reward_vectors[:, 0]
+    np.testing.assert_array_equal(kept[-steps:], rewards[steps:, 0, 0])
+    assert len(kept) - steps <= KEPT_ROWS and set(kept[:-steps]) <= set(rewards[:steps, 0, 0])
