@@ -67,14 +67,21 @@ class Archive:
     A bounded number of episodes, none of which another one equals or beats for every agent.
 
     :param size: number of episodes that are kept at most
+    :param nbytes: memory that their observations and actions take at most; one episode is kept in any case
     """
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, size: int, nbytes: int = 2**26):
+        self.size, self.nbytes = size, nbytes
         self.episodes: list[Episode] = []
 
     def __len__(self) -> int:
         return len(self.episodes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more episodes than are to be kept."""
+        memory = sum(episode.trajectory.nbytes for episode in self.episodes)
+        return len(self.episodes) > self.size or memory > self.nbytes
 
     def add(self, episodes: Sequence[Episode]) -> None:
         """
@@ -103,8 +110,11 @@ class Archive:
 
         :param scores: (n_episodes,)
         """
-        unwanted = np.ones(len(self.episodes), dtype=bool)
-        unwanted[np.argsort(-scores, kind="stable")[: self.size]] = False
+        order = np.argsort(-scores, kind="stable")
+        memory = np.cumsum([self.episodes[i].trajectory.nbytes for i in order])
+        unwanted = np.zeros(len(self.episodes), dtype=bool)
+        unwanted[order[self.size :]] = True
+        unwanted[order[1:][memory[1:] > self.nbytes]] = True
         self.forget(unwanted)
 
 

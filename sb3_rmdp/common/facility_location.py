@@ -39,6 +39,15 @@ def swap_gains(utilities: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, n
     return added[:, None] + lost @ groups, losses
 
 
+def total(utilities: np.ndarray, chosen: np.ndarray) -> float:
+    """
+    :param utilities: of agents under candidates, (n_candidates, n_agents)
+    :param chosen: some of them, (k,)
+    :return: the sum over agents of their best utility
+    """
+    return float(utilities[chosen].max(axis=0).sum())
+
+
 def greedy_choice(utilities: np.ndarray, k: int) -> np.ndarray:
     """
     One candidate after the other, each the one that adds most: at least 1 - 1/e of the best sum if utilities are not negative.

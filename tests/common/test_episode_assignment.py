@@ -76,7 +76,7 @@ def play(
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(10))
 def test_it_ends_at_the_best_of_all_sets_of_episodes(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     table = rng.integers(1, 100, size=(8, 12)) * (rng.random((8, 12)) < 0.4)
@@ -139,6 +139,26 @@ def test_who_does_something_like_it_goes_there() -> None:
     assert assignment.q.t().tolist() == [own[0][1], own[1][1]]
 
 
+def test_places_go_to_whom_they_suit_in_whatever_order_swaps_find_them() -> None:
+    assignment = EpisodeAssignment(4, 2, **QUICK)
+    own: list[Told] = [(0, [1, 0, 0, 1], 0.0), (1, [0, 0, 4, 4], 1.0)]
+    # The first swap puts episode 2 in the place of 0, which is of least use; it is 1 that does something like it
+    tell(assignment, [*own, (0, [0, 0, 9, 0], 2.0), (1, [3, 0, 0, 5], 3.0)])
+    tell(assignment, own)
+    assert aims(assignment) == [3.0, 2.0] and assignment.time_left.tolist() == [0, 0]
+
+
+def test_agents_count_on_what_their_representative_does_or_aims_at_whichever_is_more() -> None:
+    assignment = EpisodeAssignment(4, 2, patience=9, **QUICK)
+    others: Told = (0, [5, 5, 0, 2], 0.0)
+    tell(assignment, [others, (1, [4, 4, 0, 0], 1.0), (1, [0, 0, 9, 3], 2.0)])
+    tell(assignment, [others, (1, [4, 4, 0, 0], 1.0)])
+    assert assignment.representatives.tolist() == [0, 0, 1, 1]
+    # On the way it does something for agent 1, and does nothing yet for agent 3
+    tell(assignment, [others, (1, [0, 6, 1, 0], 3.0)])
+    assert aims(assignment) == [None, 2.0] and assignment.representatives.tolist() == [0, 1, 1, 1]
+
+
 def test_a_move_has_to_be_worth_the_wait() -> None:
     for move_cost, expected in ((0.0, 2.0), (0.2, 2.0), (0.3, None), (1.0, None)):
         assignment = EpisodeAssignment(4, 2, mixing=1.0, warm_start=1, move_cost=move_cost)
@@ -181,7 +201,9 @@ def test_random_rollouts_leave_nobody_without_agents_and_memory_bounded() -> Non
     assignment = EpisodeAssignment(7, 4, archive_size=5, patience=2, warm_start=0)
     n_lessons = 0
     for rollout in range(60):
-        told = [(int(j), rng.normal(size=7) * [9, 1, 1, 1, 1, 0, -1], float(rng.integers(50))) for j in rng.integers(4, size=9)]
+        told = [
+            (int(j), rng.normal(size=7) * [9, 1, 1, 1, 1, 0, -1], float(rng.integers(50))) for j in rng.integers(4, size=9)
+        ]
         tell(assignment, told, progress=rollout / 60)
         assert set(assignment.representatives) == {0, 1, 2, 3}
         assert len({one.representative for one in assignment.lessons()}) == len(assignment.lessons())
@@ -225,6 +247,18 @@ def test_a_promise_attracts_to_agents_whom_nobody_serves() -> None:
     assert assignment.representatives.tolist() == [0, 0, 0, 1, 1, 1] or assignment.representatives[[4, 5]].tolist() == [1, 1]
     # Where the walk paid less than the policies do it promises more: it would pay ten moments
     assert with_a_stray(0.3, WALKS).representatives[[4, 5]].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, [0, 0, 1, 1]), (1.0, [0, 0, 1, 0])])
+def test_agents_follow_a_promise_that_is_more_than_they_have(progress: float, expected: list[int]) -> None:
+    stray = np.array([[0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 0]])
+    walks = {0.0: [np.array([1, 1, 0.25, 0.25])] * 10, 1.0: [np.array([0.125, 0, 0, 0])], 2.0: stray}
+    assignment = EpisodeAssignment(4, 2, **QUICK)
+    own: list[Told] = [(0, [10, 10, 2.5, 2.5], 0.0), (1, [0.125, 0, 0, 0], 1.0)]
+    # It paid agent 3 less than representative 0 does
+    tell(assignment, [*own, (0, stray.sum(axis=0), 2.0)], progress, walks)
+    tell(assignment, own, progress, walks)
+    assert aims(assignment) == [None, 2.0] and assignment.representatives.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -360,6 +394,16 @@ def test_at_first_only_those_have_lessons_who_are_sent_far_away() -> None:
         assert lessons(assignment) == expected
 
 
+def test_what_can_be_done_again_for_sure_is_learned_from_the_beginning() -> None:
+    """Actions that are countable; a single representative has no choice to make, and explores instead."""
+    for k, expected in ((2, [(0, 2.0, False)]), (1, [])):
+        assignment = EpisodeAssignment(4, k, **QUICK)
+        own: list[Told] = [(0, [2, 2, 0, 0], 0), (1, [0, 0, 3, 3], 1)][:k]
+        tell(assignment, [*own, (0, [3, 3, 0, 0], 2)])
+        tell(assignment, own)
+        assert aims(assignment)[0] == 2.0 and lessons(assignment) == expected
+
+
 # Agents, many or few
 
 
@@ -372,7 +416,9 @@ def test_told_by_features_it_does_as_told_by_agents(seed: int) -> None:
     """Small numbers, so that nothing is rounded."""
     rng = np.random.default_rng(seed)
     n_agents, n_features, k = 200, 5, 3
-    weights = (rng.integers(-2, 9, size=(n_agents, n_features)) * (rng.random((n_agents, n_features)) < 0.4)).astype(np.float32)
+    weights = (rng.integers(-2, 9, size=(n_agents, n_features)) * (rng.random((n_agents, n_features)) < 0.4)).astype(
+        np.float32
+    )
     kwargs: dict[str, Any] = dict(mixing=1.0, warm_start=2, patience=3, archive_size=6)
     few, many = EpisodeAssignment(n_agents, k, **kwargs), EpisodeAssignment(n_agents, k, **kwargs)
     few.connect(AgentWeights(n_agents, th.as_tensor(weights)), AgentWeights(n_agents, th.as_tensor(weights)))
@@ -394,13 +440,14 @@ def test_told_by_features_it_does_as_told_by_agents(seed: int) -> None:
     assert len(seen) >= 3 and few.q_table.shape == (n_features, k)
 
 
-def test_many_agents_are_represented_by_some(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_many_agents_are_represented_by_some(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six kinds of agents, of whom 2400 are compared by 1024 or all."""
     kinds = np.arange(2400) * 6 // 2400
     partitions, compared = [], []
     for limit in (1024, 2400):
         monkeypatch.setattr("sb3_rmdp.common.assignment.episodes.COMPARED", limit)
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(seed)
         pays = rng.uniform(0.0, 40.0, size=(12, 6)) * (rng.random((12, 6)) < 0.5)
         assignment = EpisodeAssignment(2400, 3, patience=2, warm_start=1)
         doing = [9.0, 10.0, 11.0]
@@ -448,6 +495,7 @@ def test_what_is_saved() -> None:
         ({"archive_size": 0}, "archive_size=0"),
         ({"patience": 0}, "patience=0"),
         ({"patience": -3}, "patience=-3"),
+        ({"restarts": -1}, "restarts=-1"),
         ({"move_cost": -0.1}, "move_cost=-0.1"),
         ({"move_cost": 1.5}, "move_cost=1.5"),
         ({"exploration": -1.0}, "exploration=-1.0"),

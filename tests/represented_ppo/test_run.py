@@ -289,7 +289,9 @@ def test_the_same_seed_gives_the_same_model_bit_for_bit(assignment: str) -> None
         model = RepresentedPPO("MlpPolicy", "rmdp/ResourceGathering-v0", k=3, assignment=assignment, **kwargs)
         model.learn(5 * 16 * 3)
         return model.policy.state_dict() | {
-            f"assignment.{name}": value for name, value in model.assignment.state_dict().items() if isinstance(value, th.Tensor)
+            f"assignment.{name}": value
+            for name, value in model.assignment.state_dict().items()
+            if isinstance(value, th.Tensor)
         }
 
     first, again, other = train(0), train(0), train(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.archive import Archive, Episode
 from sb3_rmdp.common.assignment.em import EMAssignment, fill_empty_groups, greedy_representatives
-from sb3_rmdp.common.facility_location import exchange, swap_gains
+from sb3_rmdp.common.facility_location import exchange, greedy_choice, swap_gains, total
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 #: Agents by whom episodes are compared: enough to know groups by, whatever the number of agents
@@ -19,6 +20,9 @@ COMPARED = 1024
 
 #: Cosine of utilities from which on two candidates do much the same
 ALIKE = 0.6
+
+#: Share of all utilities below which a gain is rounding
+NOTHING = 1e-9
 
 #: Share of what its episode paid that a representative has to reach in time, or the episode was luck
 REACHED = 0.9
@@ -48,13 +52,14 @@ class EpisodeAssignment(EMAssignment):
     :param mixing: weight of the newest rollout in the moving average of returns; larger than in EM, since agents rely on
         episodes where averages are young
     :param warm_start: rollouts before the first reassignment
-    :param archive_size: number of episodes that are remembered at most
+    :param archive_size: number of episodes that are remembered at most, and fewer if they are long: 64 MiB
     :param patience: rollouts that a representative has to learn to serve a far place
     :param move_cost: share of what its agents would lose without it that a representative's move to a far place has to gain
-        at least, since they have to wait
+        at least, since they have to wait; not asked for where actions are countable, and learned soon
     :param exploration: share of the training in which promises count in full, and policies are left alone that learn faster
         so: those of the representatives that stay where they are, if actions are continuous and cannot be repeated exactly, or
         if there is only one representative. Promises fade over as long a time again
+    :param restarts: random sets of episodes from which a better choice is looked for after every rollout
     """
 
     takes_features: ClassVar[bool] = True
@@ -67,19 +72,21 @@ class EpisodeAssignment(EMAssignment):
         seed: int | None = None,
         mixing: float = 0.3,
         warm_start: int = 5,
-        archive_size: int = 256,
+        archive_size: int = 1024,
         patience: int = 30,
         move_cost: float = 0.1,
         exploration: float = 0.3,
+        restarts: int = 10,
     ):
         super().__init__(n_agents, k, seed, mixing, warm_start)
-        for name, count in (("archive_size", archive_size), ("patience", patience)):
+        for name, count in (("archive_size", archive_size), ("patience", patience), ("restarts", restarts)):
             if count < 1:
                 raise ValueError(f"{name}={count}: choose 1 or more")
         for name, share in (("move_cost", move_cost), ("exploration", exploration)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}={share} is a share: choose it from 0 to 1")
-        self.patience, self.move_cost, self.exploration = patience, move_cost, exploration
+        self.patience, self.move_cost, self.exploration, self.restarts = patience, move_cost, exploration, restarts
+        self._random = np.random.default_rng(seed)
         self.archive = Archive(archive_size)
         #: Episodes that representatives aim at; ``None`` for one that is judged by what it does
         self.aims: list[Episode | None] = [None] * k
@@ -138,7 +145,7 @@ class EpisodeAssignment(EMAssignment):
         new = self._swap(own, n_moments)
         self._reassign(n_moments)
         self._teach(own, new, progress)
-        if len(self.archive) > self.archive.size:
+        if self.archive.is_full:
             candidates = np.concatenate([self._values(own, n_moments), self._worth(self.archive.episodes, n_moments)])
             gains, _ = swap_gains(candidates, np.arange(self.k))
             self.archive.keep_best(gains[self.k :].max(axis=1))
@@ -186,26 +193,40 @@ class EpisodeAssignment(EMAssignment):
         k, values = self.k, self._values(own, n_moments)
         candidates = np.concatenate([values, self._worth(self.archive.episodes, n_moments)])
         alike = _cosines(candidates, values)
+        # Whoever stays is the most alike of all: episodes that are quite the same do not change places
+        alike[np.arange(k), np.arange(k)] = 2.0
         _, losses = swap_gains(candidates, np.arange(k))
         # Agents of a representative that goes far have to wait; who is on the way is left in peace
-        costs = np.where(alike >= ALIKE, 0.0, self.move_cost * np.where(np.isfinite(losses), losses, 0.0))
+        waiting = 0.0 if self._repeatable() else self.move_cost
+        costs = np.where(alike >= ALIKE, 0.0, waiting * np.where(np.isfinite(losses), losses, 0.0))
         costs[:, self.time_left > 0] = np.inf
-        chosen = exchange(candidates, np.arange(k), costs)
-        newcomers, leaving = chosen[chosen >= k], np.setdiff1d(np.arange(k), chosen)
-        if not len(leaving):
-            return []
-        # Who does something like it already goes there
-        rows, columns = linear_sum_assignment(-alike[np.ix_(newcomers, leaving)])
+        costs[np.arange(k), np.arange(k)] = 0.0
+        best, best_gain, present = np.arange(k), 0.0, total(candidates, np.arange(k))
+        for chosen in self._searches(candidates, costs):
+            # Who does something like it already goes there
+            places, who = linear_sum_assignment(-alike[chosen])
+            chosen = chosen[places][np.argsort(who)]
+            gain = total(candidates, chosen) - present - costs[chosen, np.arange(k)].sum()
+            if gain > best_gain + NOTHING * abs(present):
+                best, best_gain = chosen, gain
         new = []
-        for candidate, j in zip(newcomers[rows], leaving[columns], strict=True):
-            self.aims[j] = self.archive.episodes[candidate - k]
-            if alike[candidate, j] < ALIKE:
-                new.append(int(j))
+        for j in np.flatnonzero(best >= k).tolist():
+            self.aims[j] = self.archive.episodes[best[j] - k]
+            if alike[best[j], j] < ALIKE:
+                new.append(j)
                 self.time_left[j] = self.patience
                 # What it paid as somebody else says nothing any more
                 self.q_table[:, j] = 0.0
                 self.q_weight[j] = 0.0
         return new
+
+    def _searches(self, candidates: np.ndarray, costs: np.ndarray) -> Iterator[np.ndarray]:
+        """Sets of k candidates: swaps from what there is, and from elsewhere, since swaps of one at a time get stuck."""
+        yield exchange(candidates, np.arange(self.k), costs)
+        if 1 < self.k < len(candidates):
+            yield exchange(candidates, greedy_choice(candidates, self.k))
+            for _ in range(self.restarts):
+                yield exchange(candidates, self._random.choice(len(candidates), self.k, replace=False))
 
     def _reassign(self, n_moments: float) -> None:
         """Every agent, compared or not, goes where it may count on most."""
@@ -228,15 +249,16 @@ class EpisodeAssignment(EMAssignment):
         groups = self.served_by.cpu().numpy()[self._compared]
         self._lessons = []
         for j, aim in enumerate(self.aims):
-            if aim is None or (progress < self.exploration and not self.time_left[j] and not self._repeatable(aim)):
+            if aim is None or (progress < self.exploration and not self.time_left[j] and not self._repeatable()):
                 continue
             group = groups == j
             if not self._known[j] or own[j, group].sum() < aim.utilities[group].sum():
                 self._lessons.append(Lesson(j, aim.trajectory, j in new))
 
-    def _repeatable(self, episode: Episode) -> bool:
-        """Whether imitating an episode brings its return, and there is a choice of episodes to imitate."""
-        return self.k > 1 and bool(np.issubdtype(episode.trajectory.actions.dtype, np.integer))
+    def _repeatable(self) -> bool:
+        """Whether imitating an episode brings its return soon, and there is a choice of episodes to imitate."""
+        actions = self.archive.episodes[0].trajectory.actions if len(self.archive) else np.empty(0)
+        return self.k > 1 and bool(np.issubdtype(actions.dtype, np.integer))
 
     def lessons(self) -> list[Lesson]:
         return self._lessons
