@@ -24,7 +24,7 @@ class Episode:
     def __init__(self, returns: np.ndarray, trajectory: Trajectory, utilities: np.ndarray, moment: np.ndarray):
         self.returns, self.utilities, self.moment = returns, utilities, moment.astype(np.float64)
         #: Without rewards, which are many numbers
-        self.trajectory = trajectory._replace(reward_vectors=trajectory.reward_vectors[:0])
+        self.trajectory = trajectory._replace(reward_vectors=trajectory.reward_vectors[:0].copy())
         #: Equal for episodes in which the same was done
         self.key = trajectory.actions.tobytes()
         self.n_samples = 1

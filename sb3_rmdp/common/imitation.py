@@ -52,6 +52,7 @@ class Imitation:
         self._countable = not isinstance(policy.action_space, spaces.Box)
         log_std = getattr(policy, "log_std", None)
         self._parameters = [parameter for parameter in policy.actor_parameters() if parameter is not log_std]
+        self._parameters = [parameter for parameter in self._parameters if parameter.requires_grad]
         # A training that goes on beyond its end has a schedule below 0
         rate = max(0.0, policy.optimizer.param_groups[0]["lr"])
         self._optimizer = th.optim.Adam(self._parameters, lr=rate, eps=1e-5, fused=True)
@@ -73,7 +74,8 @@ class Imitation:
         for lesson in self._new:
             source = most_alike(self.policy, lesson.trajectory)
             copy_representative(self.policy, source, lesson.representative)
-            if hasattr(self.policy, "log_std"):
+            # With gSDE these are weights, and noise depends on what is seen
+            if hasattr(self.policy, "log_std") and not self.policy.use_sde:
                 with th.no_grad():
                     own = self.policy.log_std.view(self.policy.k, -1)[lesson.representative]
                     own.clamp_(min=float(np.log(LEAST_STD)))
@@ -90,7 +92,7 @@ class Imitation:
             if self._countable:
                 log_probs = th.where(log_probs < LEARNED, log_probs, 0.0)
             loss = -log_probs.mean() * len(self._lessons)
-            gradients = th.autograd.grad(loss, self._parameters)
+            gradients = th.autograd.grad(loss, self._parameters, allow_unused=True)
         # The update keeps its own gradients there
         kept = [parameter.grad for parameter in self._parameters]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):

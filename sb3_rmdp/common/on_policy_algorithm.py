@@ -241,6 +241,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         n_steps = 0
         rollout_buffer.reset()
         timeouts: list[tuple[int, int, int, Any]] = []  # step, env, representative, terminal observation
+        returns: list[np.ndarray] = []  # of episodes whose trajectories are told
         act = numpy_actor(self.policy) or self._torch_actor
         size, key = self.reward_weights.size, reward_key(self.reward_weights)
         if self.use_sde:
@@ -275,8 +276,10 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
                     terminal_obs = infos[idx].get("terminal_observation")
                     if terminal_obs is not None and infos[idx].get("TimeLimit.truncated", False):
                         timeouts.append((n_steps, int(idx), int(self._acting[idx]), terminal_obs))
-                finished = self._return_tracker.finish(dones, self._acting)
-                self.assignment.record_episodes(self._acting[dones], self._told(finished))
+                finished = self._told(self._return_tracker.finish(dones, self._acting))
+                self.assignment.record_episodes(self._acting[dones], finished)
+                if self._recorder is not None:
+                    returns.extend(finished.copy())
                 self._acting = np.where(dones, next_representatives(self._acting, env.num_envs, self.k), self._acting)
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
@@ -285,7 +288,8 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         if self._recorder is not None:
             buffer = rollout_buffer
             self.assignment.record_trajectories(
-                self._recorder.cut(buffer.observations, buffer.actions, buffer.reward_vectors, buffer.episode_starts, dones)
+                self._recorder.cut(buffer.observations, buffer.actions, buffer.reward_vectors, buffer.episode_starts, dones),
+                returns,
             )
         self.assignment.record_rewards(rollout_buffer.representatives, self._told(rollout_buffer.reward_vectors))
         self._evaluate(rollout_buffer, timeouts)

@@ -40,7 +40,7 @@ def tell(
         assignment.record_episodes(np.array([representative]), np.array([returns], dtype=np.float64))
         at_the_end = [np.zeros(len(returns)), np.zeros(len(returns)), returns]
         trajectories.append(trajectory(action, (steps or {}).get(action, at_the_end)))
-    assignment.record_trajectories(trajectories)
+    assignment.record_trajectories(trajectories, [np.array(returns, dtype=np.float64) for _, returns, _ in told])
     assignment.update(progress)
 
 
@@ -292,7 +292,7 @@ def test_the_moment_of_an_episode_is_the_best_for_whom_it_served_best() -> None:
     assignment = EpisodeAssignment(3, 1)
     steps = np.array([[1.0, 0.0, 9.0], [2.0, 0.5, 0.0], [8.0, 1.5, 0.0]])
     assignment.record_episodes(np.array([0]), steps.sum(axis=0)[None])
-    assignment.record_trajectories([trajectory(0.0, steps)])
+    assignment.record_trajectories([trajectory(0.0, steps)], [steps.sum(axis=0)])
     (episode,) = assignment.archive.episodes
     assert episode.moment.tolist() == [8.0, 1.5, 0.0] and assignment._best_moment == 8.0
     assert episode.returns.tolist() == [11.0, 2.0, 9.0]
@@ -449,7 +449,7 @@ def test_many_agents_are_represented_by_some(seed: int, monkeypatch: pytest.Monk
         monkeypatch.setattr("sb3_rmdp.common.assignment.episodes.COMPARED", limit)
         rng = np.random.default_rng(seed)
         pays = rng.uniform(0.0, 40.0, size=(12, 6)) * (rng.random((12, 6)) < 0.5)
-        assignment = EpisodeAssignment(2400, 3, patience=2, warm_start=1)
+        assignment = EpisodeAssignment(2400, 3, warm_start=1)
         doing = [9.0, 10.0, 11.0]
         tell(assignment, [(e % 3, pays[e][kinds], float(e)) for e in range(12)])
         for rollout in range(8):

@@ -34,7 +34,7 @@ HALF = 4 * N_STEPS * N_ENVS
 ASSIGNMENT_KWARGS: dict[str, dict] = {
     "em": dict(warm_start=2, mixing=0.3),
     "end_to_end": dict(learning_rate=0.05),
-    "episodes": dict(warm_start=1, patience=2, move_cost=0.0),
+    "episodes": dict(warm_start=1, move_cost=0.0),
     "fixed": dict(representatives=[2, 1, 0, 1, 2]),
     "clustering": dict(universal_fraction=0.6),
 }

@@ -81,11 +81,12 @@ class Assignment(nn.Module, ABC):
         :param returns: undiscounted returns of all agents in each episode, (n_episodes, n_agents); or of all features
         """
 
-    def record_trajectories(self, trajectories: list[Trajectory]) -> None:
+    def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
         """
         Take note of what was seen and done in the episodes that finished in a rollout; called if :attr:`needs_trajectories`.
 
-        :param trajectories: of the episodes told of by :meth:`record_episodes` since the last call, in their order
+        :param trajectories: of the episodes
+        :param returns: undiscounted returns of all agents in each, (n_agents,); or of all features
         """
 
     def record_rewards(self, representatives: np.ndarray, reward_vectors: np.ndarray) -> None:

@@ -22,7 +22,7 @@ COMPARED = 1024
 ALIKE = 0.6
 
 #: Share of all utilities below which a gain is rounding
-NOTHING = 1e-9
+NOTHING = 1e-7
 
 #: Share of what its episode paid that a representative has to reach in time, or the episode was luck
 REACHED = 0.9
@@ -95,8 +95,9 @@ class EpisodeAssignment(EMAssignment):
         n_compared = min(n_agents, COMPARED)
         self._compared = np.linspace(0, n_agents - 1, n_compared).astype(np.int64)
         self._weights_of_compared: np.ndarray | None = None
+        #: Rollouts in which a representative aimed at an episode since it was sent far away, or last judged
+        self._aiming = np.zeros(k, dtype=np.int64)
         self._best_moment = 0.0
-        self._told: list[np.ndarray] = []
         self._lessons: list[Lesson] = []
 
     def connect(self, reward_weights: AgentWeights, value_weights: AgentWeights) -> None:
@@ -116,13 +117,9 @@ class EpisodeAssignment(EMAssignment):
         weights = self._compared_weights
         return rewards[:, self._compared] if weights is None else rewards @ weights.T
 
-    def record_episodes(self, representatives: np.ndarray, returns: np.ndarray) -> None:
-        super().record_episodes(representatives, returns)
-        self._told.extend(np.asarray(returns, dtype=np.float64))
-
-    def record_trajectories(self, trajectories: list[Trajectory]) -> None:
-        told, self._told = self._told, []
-        self.archive.add([self._episode(*pair) for pair in zip(told, trajectories, strict=True)])
+    def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
+        paid = (np.array(of_one, dtype=np.float64) for of_one in returns)
+        self.archive.add([self._episode(*pair) for pair in zip(paid, trajectories, strict=True)])
 
     def _episode(self, returns: np.ndarray, trajectory: Trajectory) -> Episode:
         utilities = self._utilities(returns[None])[0]
@@ -135,7 +132,7 @@ class EpisodeAssignment(EMAssignment):
 
     def update(self, progress: float) -> None:
         self._update_q()
-        if self.n_updates <= self.warm_start or not (self._known | (self.time_left > 0)).all():
+        if self.n_agents == 1 or self.n_updates <= self.warm_start or not (self._known | (self.time_left > 0)).all():
             return
         own = self._utilities(self.q_rewards.t().cpu().numpy())
         # As many moments as the best representative can keep up now, as long as promises count
@@ -160,7 +157,8 @@ class EpisodeAssignment(EMAssignment):
         paid = np.array([episode.utilities for episode in episodes]).reshape(-1, len(self._compared))
         if n_moments <= 0.0 or not episodes:
             return paid
-        return np.maximum(paid, n_moments * self._utilities(np.array([episode.moment for episode in episodes])))
+        promised = n_moments * self._utilities(np.array([episode.moment for episode in episodes]))
+        return np.where(promised > 0.0, np.maximum(paid, promised), paid)
 
     def _values(self, own: np.ndarray, n_moments: float) -> np.ndarray:
         """What agents may count on under every representative, (k, n_compared)."""
@@ -174,19 +172,22 @@ class EpisodeAssignment(EMAssignment):
     def _judge(self, own: np.ndarray, n_moments: float) -> None:
         """Let go of episodes that were reached, or that a representative has had its time for."""
         groups = self.served_by.cpu().numpy()[self._compared]
+        on_the_way, self.time_left = self.time_left > 0, np.maximum(self.time_left - 1, 0)
+        self._aiming += [aim is not None for aim in self.aims]
+        # Where the same can be done again, the mean over all times tells luck from merit
+        had_time = (on_the_way & (self.time_left == 0)) | ((self._aiming >= self.patience) & (not self._repeatable()))
         for j, aim in enumerate(self.aims):
-            in_time = self.time_left[j] > 0
-            self.time_left[j] = max(0, self.time_left[j] - 1)
             group = groups == j
             if aim is None or not self._known[j] or not group.any():
                 continue
             reached, paid = own[j, group].sum(), aim.utilities[group].sum()
             if reached > self._worth([aim], n_moments)[0, group].sum():
                 self.aims[j] = None
-            elif in_time and self.time_left[j] == 0 and reached < paid - (1.0 - REACHED) * abs(paid):
-                self.aims[j] = None
+            elif had_time[j] and reached < paid - (1.0 - REACHED) * abs(paid):
+                self.aims[j], self.time_left[j] = None, 0
                 worth = self._worth(self.archive.episodes, 0.0)
                 self.archive.forget(_cosines(worth, aim.utilities[None])[:, 0] > ALIKE)
+        self._aiming[had_time] = 0
 
     def _swap(self, own: np.ndarray, n_moments: float) -> list[int]:
         """Choose what representatives aim at; returns those that have to become another one first."""
@@ -215,6 +216,7 @@ class EpisodeAssignment(EMAssignment):
             if alike[best[j], j] < ALIKE:
                 new.append(j)
                 self.time_left[j] = self.patience
+                self._aiming[j] = 0
                 # What it paid as somebody else says nothing any more
                 self.q_table[:, j] = 0.0
                 self.q_weight[j] = 0.0
@@ -238,7 +240,8 @@ class EpisodeAssignment(EMAssignment):
         tables = [own, th.as_tensor(paid).to(own), th.as_tensor(moments).to(own)]
         for agents in self.reward_weights.blocks():
             of_own, of_paid, of_moments = (self.reward_weights.of_agents(table, agents) for table in tables)
-            worth = th.where(aimed, th.maximum(of_paid, of_moments) if n_moments > 0 else of_paid, of_own)
+            worth = th.where(of_moments > 0, th.maximum(of_paid, of_moments), of_paid)
+            worth = th.where(aimed, worth, of_own)
             block = th.where(known, th.maximum(worth, of_own), worth)
             self.served_by[agents] = greedy_representatives(block, self.served_by[agents])
         if bool((th.bincount(self.served_by, minlength=self.k) == 0).any()):
@@ -257,8 +260,8 @@ class EpisodeAssignment(EMAssignment):
 
     def _repeatable(self) -> bool:
         """Whether imitating an episode brings its return soon, and there is a choice of episodes to imitate."""
-        actions = self.archive.episodes[0].trajectory.actions if len(self.archive) else np.empty(0)
-        return self.k > 1 and bool(np.issubdtype(actions.dtype, np.integer))
+        known = [episode for episode in (*self.aims, *self.archive.episodes) if episode is not None]
+        return self.k > 1 and bool(known) and bool(np.issubdtype(known[0].trajectory.actions.dtype, np.integer))
 
     def lessons(self) -> list[Lesson]:
         return self._lessons
@@ -266,7 +269,12 @@ class EpisodeAssignment(EMAssignment):
     def get_extra_state(self) -> dict[str, Any]:
         """What is saved beside buffers: the episodes that representatives aim at. Tensors, as files of models want it."""
         aims = [None if aim is None else aim.state() for aim in self.aims]
-        return {"aims": aims, "time_left": self.time_left.tolist(), "best_moment": self._best_moment}
+        return {
+            "aims": aims,
+            "time_left": self.time_left.tolist(),
+            "aiming": self._aiming.tolist(),
+            "best_moment": self._best_moment,
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """
@@ -274,6 +282,7 @@ class EpisodeAssignment(EMAssignment):
         """
         self.aims = [None if aim is None else Episode.of_state(aim) for aim in state["aims"]]
         self.time_left = np.array(state["time_left"], dtype=np.int64)
+        self._aiming = np.array(state["aiming"], dtype=np.int64)
         self._best_moment = state["best_moment"]
 
 
