@@ -149,7 +149,7 @@ def test_both_paths_learn_the_same(tmp_path: Path) -> None:
 
 
 def test_summary_has_standard_errors() -> None:
-    base = dict(comparison="rank", variant="full", transitions_per_policy=10)
+    base = dict(comparison="critics", variant="full", transitions_per_policy=10)
     runs = [base | dict(seed=seed, deterministic=value, stochastic=0.0) for seed, value in enumerate([1.0, 2.0, 6.0])]
     (entry,) = paths.summary(runs)
     assert entry["seeds"] == [0, 1, 2]
