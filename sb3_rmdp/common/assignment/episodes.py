@@ -56,9 +56,9 @@ class EpisodeAssignment(EMAssignment):
     :param patience: rollouts that a representative has to learn to serve a far place
     :param move_cost: share of what its agents would lose without it that a representative's move to a far place has to gain
         at least, since they have to wait; not asked for where actions are countable, and learned soon
-    :param exploration: share of the training in which promises count in full, and policies are left alone that learn faster
-        so: those of the representatives that stay where they are, if actions are continuous and cannot be repeated exactly, or
-        if there is only one representative. Promises fade over as long a time again
+    :param exploration: share of the training in which promises count in full, and policies of representatives that stay
+        where they are learn by themselves, if actions are continuous and cannot be repeated exactly, or if there is only one
+        representative. Promises fade over as long a time again
     :param restarts: random sets of episodes from which a better choice is looked for after every rollout
     """
 
