@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import paths
+from benchmarks import overlap, paths
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.floor import Product, products, products_of
 from benchmarks.performance.profile import PARTS, Stopwatch, shares
@@ -124,8 +125,41 @@ def test_rows_without_figures_are_reported() -> None:
     assert "| (50, 1000), critic_rank=8 |  |  |  |  | ≥ 14 |  | skipped: for a reason |" in markdown(report, has_picture=False)
 
 
+def test_parts_run_beside_each_other(tmp_path: Path) -> None:
+    """A part goes on in a thread or a process until the other is timed, and no longer."""
+    for in_thread in (True, False):
+        note = tmp_path / str(in_thread)
+
+        def work(note: Path = note) -> None:
+            with note.open("a", encoding="utf-8") as file:
+                file.write("x")
+            time.sleep(0.001)
+
+        with overlap.beside(work, in_thread):
+            while not note.exists() or note.stat().st_size < 3:
+                time.sleep(0.01)
+        size = note.stat().st_size
+        time.sleep(0.05)
+        assert note.stat().st_size == size
+    times = iter([0.0, 3.0, 10.0, 11.0, 20.0, 22.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.perf_counter", lambda: next(times))
+        assert overlap.seconds(lambda: None, 3) == 2.0
+
+
+def test_parts_of_an_update() -> None:
+    parts = overlap.Parts(2, 3)
+    adam = parts.gradients._adam
+    for name, gradient in zip(("actor", "critic"), parts.gradients._gradients, strict=True):
+        gradient.zero_()
+        getattr(parts, name)()
+        assert gradient.abs().sum() > 0, name
+    assert adam.gradient.isfinite().all()
+    parts.gradients.finish()
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (main, paths.main):
+    for command in (main, paths.main, overlap.main):
         with pytest.raises(SystemExit) as exit_:
             command(["--help"])
         assert exit_.value.code == 0
