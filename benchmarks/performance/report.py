@@ -170,7 +170,11 @@ FLOOR = """## What cannot be had
 The simulation alone is the last rollout's actions in a bare loop around `mj_step`, in as many threads as the vec env has; for
 Resource Gathering, a bare loop over the table of moves. The products are those of matrices alone, forward and backward, for
 the rollout and all epochs, each in as many threads as torch takes by itself; ours, which deals out tasks to threads instead,
-can be faster. Activations, losses, the optimizer, rewards and returns come on top, so this is no target."""
+can be faster. Activations, losses, the optimizer, rewards and returns come on top, so this is no target.
+
+What is between floor and update with few policies could be had in part by a second process for the critic, and neither by more
+threads nor by a compiler: `python -m benchmarks.overlap` measures it, `overlap.json` has the result, and the page "Performance
+and scale" says why it is left alone."""
 
 CURVES = """## What it depends on
 
