@@ -21,25 +21,31 @@ QUICK: dict[str, Any] = dict(mixing=1.0, warm_start=1, move_cost=0.0)
 Told = tuple[int, Sequence[float] | np.ndarray, float]
 
 
-def trajectory(action: float, steps: Sequence[Sequence[float]] | np.ndarray) -> Trajectory:
+def trajectory(action: float, steps: Sequence[Sequence[float]] | np.ndarray, countable: bool = True) -> Trajectory:
     rewards = np.asarray(steps, dtype=np.float32)
-    return Trajectory(np.zeros((len(rewards), 1), dtype=np.float32), np.full((len(rewards), 1), action), rewards)
+    actions = np.full((len(rewards), 1), action, dtype=np.int64 if countable else np.float32)
+    return Trajectory(np.zeros((len(rewards), 1), dtype=np.float32), actions, rewards)
 
 
 def tell(
-    assignment: EpisodeAssignment, told: Sequence[Told], progress: float = 0.0, steps: dict[float, Any] | None = None
+    assignment: EpisodeAssignment,
+    told: Sequence[Told],
+    progress: float = 0.0,
+    steps: dict[float, Any] | None = None,
+    countable: bool = True,
 ) -> None:
     """
     A rollout.
 
     :param told: representative, returns and action of each episode; an action stands for all that is done in an episode
     :param steps: what steps pay in episodes of an action, where it does not all come at the end
+    :param countable: whether actions are
     """
     trajectories = []
     for representative, returns, action in told:
         assignment.record_episodes(np.array([representative]), np.array([returns], dtype=np.float64))
         at_the_end = [np.zeros(len(returns)), np.zeros(len(returns)), returns]
-        trajectories.append(trajectory(action, (steps or {}).get(action, at_the_end)))
+        trajectories.append(trajectory(action, (steps or {}).get(action, at_the_end), countable))
     assignment.record_trajectories(trajectories, [np.array(returns, dtype=np.float64) for _, returns, _ in told])
     assignment.update(progress)
 
@@ -164,9 +170,14 @@ def test_a_move_has_to_be_worth_the_wait() -> None:
         assignment = EpisodeAssignment(4, 2, mixing=1.0, warm_start=1, move_cost=move_cost)
         own: list[Told] = [(0, [9, 0, 0, 0], 0.0), (1, [0, 4, 0, 0], 1.0)]
         # In the place of 1 it gains 1, and 1's agents would lose 4 in the meantime
-        tell(assignment, [*own, (0, [0, 0, 5, 0], 2.0)])
-        tell(assignment, own)
+        tell(assignment, [*own, (0, [0, 0, 5, 0], 2.0)], countable=False)
+        tell(assignment, own, countable=False)
         assert aims(assignment) == [None, expected]
+    # What can be done again at once is not waited for
+    assignment = EpisodeAssignment(4, 2, mixing=1.0, warm_start=1, move_cost=1.0)
+    tell(assignment, [*own, (0, [0, 0, 5, 0], 2.0)])
+    tell(assignment, own)
+    assert aims(assignment) == [None, 2.0]
 
 
 def test_without_better_episodes_it_is_greedy_on_returns() -> None:
@@ -357,7 +368,7 @@ def test_a_lottery_is_left_for_what_is_safe(seed: int) -> None:
                     told.append((j, [0.0, *([10.0 * (rng.random() < 0.1)] * 2), 0.0], float(100 + played)))
         if rollout == 10:
             told.append((0, [0.0, 10.0, 10.0, 0.0], 100.0))
-        tell(assignment, told, progress=rollout / 60)
+        tell(assignment, told, progress=rollout / 60, countable=False)
         obey(assignment, doing)
         if set(doing) != set(safe):
             left_at.append(rollout)
@@ -383,25 +394,47 @@ def test_what_is_done_again_with_less_luck_is_known_for_what_it_is() -> None:
 # Lessons
 
 
-def test_at_first_only_those_have_lessons_who_are_sent_far_away() -> None:
-    for progress, expected in ((0.0, []), (0.29, []), (0.3, [(0, 2.0, False)]), (1.0, [(0, 2.0, False)])):
-        assignment = EpisodeAssignment(4, 2, **QUICK)
-        own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [0, 0, 3, 3], 1.0)]
-        tell(assignment, [*own, (0, [3, 3, 0, 0], 2.0)], progress)
-        tell(assignment, own, progress)
-        # Who has found something near aims at it in any case
-        assert aims(assignment) == [2.0, None]
-        assert lessons(assignment) == expected
+def near(k: int, progress: float, countable: bool) -> EpisodeAssignment:
+    """Representative 0 does what an episode does somewhat better."""
+    assignment = EpisodeAssignment(4, k, **QUICK)
+    own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [0, 0, 3, 3], 1.0)][:k]
+    tell(assignment, [*own, (0, [3, 3, 0, 0], 2.0)], progress, countable=countable)
+    tell(assignment, own, progress, countable=countable)
+    # Who has found something near aims at it, until it is known that others were only lucky
+    assert aims(assignment)[0] == (2.0 if countable or progress < 0.6 else None)
+    return assignment
 
 
-def test_what_can_be_done_again_for_sure_is_learned_from_the_beginning() -> None:
-    """Actions that are countable; a single representative has no choice to make, and explores instead."""
-    for k, expected in ((2, [(0, 2.0, False)]), (1, [])):
-        assignment = EpisodeAssignment(4, k, **QUICK)
-        own: list[Told] = [(0, [2, 2, 0, 0], 0), (1, [0, 0, 3, 3], 1)][:k]
-        tell(assignment, [*own, (0, [3, 3, 0, 0], 2)])
-        tell(assignment, own)
-        assert aims(assignment)[0] == 2.0 and lessons(assignment) == expected
+@pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("k", [1, 2])
+def test_what_cannot_be_repeated_is_learned_only_far_away(k: int, progress: float) -> None:
+    assert lessons(near(k, progress, countable=False)) == []
+    assignment = EpisodeAssignment(4, k, **QUICK)
+    own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [1, 1, 0, 0], 1.0)][:k]
+    tell(assignment, [*own, (0, [0, 0, 9, 9], 2.0)], progress, countable=False)
+    tell(assignment, own, progress, countable=False)
+    assert lessons(assignment) == [(k - 1, 2.0, True)]
+
+
+@pytest.mark.parametrize(
+    ("progress", "countable", "expected"), [(0.0, False, 0), (0.0, True, 0), (1.0, True, 0), (1.0, False, 1)]
+)
+def test_who_cannot_repeat_its_luck_is_judged_by_what_it_does(progress: float, countable: bool, expected: int) -> None:
+    assignment = EpisodeAssignment(4, 2, **QUICK)
+    own: list[Told] = [(0, [5, 5, 0, 1], 0.0), (1, [0, 0, 5, 2], 1.0)]
+    tell(assignment, [*own, (0, [6, 6, 0, 4], 2.0)], countable=countable)
+    tell(assignment, own, countable=countable)
+    assert aims(assignment) == [2.0, None] and assignment.representatives[3] == 0
+    tell(assignment, own, progress, countable=countable)
+    assert assignment.representatives.tolist() == [0, 0, 1, expected]
+
+
+@pytest.mark.parametrize(
+    ("k", "progress", "follows"), [(2, 0.0, True), (2, 1.0, True), (1, 0.0, False), (1, 0.29, False), (1, 0.3, True)]
+)
+def test_what_can_be_repeated_is_learned_by_heart(k: int, progress: float, follows: bool) -> None:
+    """A single representative has no choice to make, and explores at first."""
+    assert lessons(near(k, progress, countable=True)) == ([(0, 2.0, False)] if follows else [])
 
 
 # Agents, many or few

@@ -36,7 +36,8 @@ class EpisodeAssignment(EMAssignment):
     for what a representative could do. An archive keeps those that are best for somebody. After every rollout, swaps choose
     the k best of the episodes and of the policies as they are (facility location: the sum over agents of their best candidate
     never falls). A representative whose place was taken by an episode aims at it: its agents are those who are best off with
-    the episode, and it imitates the episode beside its own learning until it does as well.
+    the episode, and it imitates the episode beside its own learning until it does as well. Where actions are continuous, no
+    episode can be repeated exactly: a representative that already does much the same learns by itself.
 
     An episode is worth what it paid, or what it would pay if it went on as in its best moment, for as many moments as the best
     representative can keep up now. Far from what any policy does well, this tells a place where nobody is yet from one where
@@ -56,9 +57,8 @@ class EpisodeAssignment(EMAssignment):
     :param patience: rollouts that a representative has to learn to serve a far place
     :param move_cost: share of what its agents would lose without it that a representative's move to a far place has to gain
         at least, since they have to wait; not asked for where actions are countable, and learned soon
-    :param exploration: share of the training in which promises count in full, and policies of representatives that stay
-        where they are learn by themselves, if actions are continuous and cannot be repeated exactly, or if there is only one
-        representative. Promises fade over as long a time again
+    :param exploration: share of the training in which promises count in full, and a single representative learns by itself.
+        Promises fade over as long a time again
     :param restarts: random sets of episodes from which a better choice is looked for after every rollout
     """
 
@@ -187,6 +187,8 @@ class EpisodeAssignment(EMAssignment):
                 self.aims[j], self.time_left[j] = None, 0
                 worth = self._worth(self.archive.episodes, 0.0)
                 self.archive.forget(_cosines(worth, aim.utilities[None])[:, 0] > ALIKE)
+            elif self._settled(n_moments) and not self.time_left[j]:
+                self.aims[j] = None
         self._aiming[had_time] = 0
 
     def _swap(self, own: np.ndarray, n_moments: float) -> list[int]:
@@ -200,6 +202,8 @@ class EpisodeAssignment(EMAssignment):
         # Agents of a representative that goes far have to wait; who is on the way is left in peace
         waiting = 0.0 if self._repeatable() else self.move_cost
         costs = np.where(alike >= ALIKE, 0.0, waiting * np.where(np.isfinite(losses), losses, 0.0))
+        if self._settled(n_moments):
+            costs[alike >= ALIKE] = np.inf
         costs[:, self.time_left > 0] = np.inf
         costs[np.arange(k), np.arange(k)] = 0.0
         best, best_gain, present = np.arange(k), 0.0, total(candidates, np.arange(k))
@@ -250,18 +254,24 @@ class EpisodeAssignment(EMAssignment):
     def _teach(self, own: np.ndarray, new: list[int], progress: float) -> None:
         """Make the lessons of the update that follows."""
         groups = self.served_by.cpu().numpy()[self._compared]
+        # Where an episode cannot be repeated exactly, a policy that does much the same is better off learning by itself
+        by_heart = self._repeatable() and (self.k > 1 or progress >= self.exploration)
         self._lessons = []
         for j, aim in enumerate(self.aims):
-            if aim is None or (progress < self.exploration and not self.time_left[j] and not self._repeatable()):
+            if aim is None or not (self.time_left[j] or by_heart):
                 continue
             group = groups == j
             if not self._known[j] or own[j, group].sum() < aim.utilities[group].sum():
                 self._lessons.append(Lesson(j, aim.trajectory, j in new))
 
     def _repeatable(self) -> bool:
-        """Whether imitating an episode brings its return soon, and there is a choice of episodes to imitate."""
+        """Whether imitating an episode brings its return soon: actions can be repeated exactly."""
         known = [episode for episode in (*self.aims, *self.archive.episodes) if episode is not None]
-        return self.k > 1 and bool(known) and bool(np.issubdtype(known[0].trajectory.actions.dtype, np.integer))
+        return bool(known) and bool(np.issubdtype(known[0].trajectory.actions.dtype, np.integer))
+
+    def _settled(self, n_moments: float) -> bool:
+        """Whether episodes that are alike to what a policy does say no more than it does itself: only some were luckier."""
+        return n_moments <= 0.0 and not self._repeatable()
 
     def lessons(self) -> list[Lesson]:
         return self._lessons
