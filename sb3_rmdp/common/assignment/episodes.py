@@ -59,7 +59,8 @@ class EpisodeAssignment(EMAssignment):
         at least, since they have to wait; not asked for where actions are countable, and learned soon
     :param exploration: share of the training in which promises count in full, and a single representative learns by itself.
         Promises fade over as long a time again
-    :param restarts: random sets of episodes from which a better choice is looked for after every rollout
+    :param restarts: random sets of episodes from which a better choice is looked for after every rollout, where actions are
+        countable
     """
 
     takes_features: ClassVar[bool] = True
@@ -227,9 +228,12 @@ class EpisodeAssignment(EMAssignment):
         return new
 
     def _searches(self, candidates: np.ndarray, costs: np.ndarray) -> Iterator[np.ndarray]:
-        """Sets of k candidates: swaps from what there is, and from elsewhere, since swaps of one at a time get stuck."""
+        """
+        Sets of k candidates: swaps from what there is, and from elsewhere, since swaps of one at a time get stuck. Not from
+        elsewhere where whoever is sent to another place takes long to learn: what is there is worth keeping.
+        """
         yield exchange(candidates, np.arange(self.k), costs)
-        if 1 < self.k < len(candidates):
+        if self._repeatable() and 1 < self.k < len(candidates):
             yield exchange(candidates, greedy_choice(candidates, self.k))
             for _ in range(self.restarts):
                 yield exchange(candidates, self._random.choice(len(candidates), self.k, replace=False))
