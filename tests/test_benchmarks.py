@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import overlap, paths
+from benchmarks import ablations, overlap, paths
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.floor import Product, products, products_of
 from benchmarks.performance.profile import PARTS, Stopwatch, shares
 from benchmarks.performance.report import markdown
 from benchmarks.performance.rows import ROWS, Case, Row, curves, exponent
 from sb3_rmdp import RepresentedPPO
+from sb3_rmdp.common.assignment import EpisodeAssignment
+from tests.common.test_episode_assignment import QUICK, aims, near, tell
+from tests.common.test_episode_assignment import lessons as lessons_of
 
 
 def test_exponent_of_a_power() -> None:
@@ -188,3 +191,22 @@ def test_summary_has_standard_errors() -> None:
     (entry,) = paths.summary(runs)
     assert entry["seeds"] == [0, 1, 2]
     assert entry["deterministic"] == {"mean": 3.0, "standard_error": round(float(np.sqrt(7.0 / 3.0)), 3)}
+
+
+def sent_away(cls: type[EpisodeAssignment]) -> EpisodeAssignment:
+    assignment = cls(4, 2, **QUICK)
+    own = [(0, [5, 5, 0, 0], 0.0), (1, [4, 4, 0, 0], 1.0)]
+    tell(assignment, [*own, (1, [0, 0, 3, 3], 2.0)], countable=False)
+    tell(assignment, own, countable=False)
+    assert aims(assignment) == [None, 2.0] and assignment.representatives.tolist() == [0, 0, 1, 1]
+    return assignment
+
+
+def test_ablations_leave_out_what_they_say() -> None:
+    assert lessons_of(sent_away(EpisodeAssignment)) == [(1, 2.0, True)]
+    assert lessons_of(sent_away(ablations.WithoutImitation)) == []
+    assert lessons_of(sent_away(ablations.WithoutCopies)) == [(1, 2.0, False)]
+    candidates = np.random.default_rng(0).random((9, 6))
+    assert len(list(ablations.WithoutRestarts(6, 2)._searches(candidates, np.zeros((9, 2))))) == 1
+    assert lessons_of(near(2, 0.0, countable=False)) == []
+    assert lessons_of(near(2, 0.0, countable=False, cls=ablations.ByHeart)) == [(0, 2.0, False)]

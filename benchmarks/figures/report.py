@@ -18,7 +18,7 @@ from benchmarks.figures.tours import plot_all, read_tours
 TOURS = "figure1"
 TOURS_COMMAND = "python -m benchmarks.figures.tours benchmarks/results/figure1-models/*.zip"
 
-#: Headings of what the paper has; other sweeps go by their names
+#: Headings of our own sweeps; others go by their names
 HEADINGS = {
     "figure1": "Figure 1: tours in Resource Gathering",
     "figure2": "Figure 2: Resource Gathering",
@@ -27,6 +27,9 @@ HEADINGS = {
     "figure3_robots": "Figure 3, the other robots at k = 5",
     "figure4": "Figure 4: who is served by whom, HalfCheetah",
     "figure5": "Figure 5: who is served by whom, other robots",
+    "ablations_grid": "Ablations: Resource Gathering",
+    "ablations_robot": "Ablations: HalfCheetah",
+    "populations": "Other populations: HalfCheetah",
     "cost": "Cost",
 }
 

@@ -62,7 +62,8 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param device:
     :param _init_setup_model:
     :param k: number of representatives, 1 <= k <= n_agents
-    :param assignment: "em", "end_to_end", "episodes", "fixed", "random", "clustering", or a subclass of ``Assignment``
+    :param assignment: "em", "end_to_end", "episodes", "fixed", "random", "clustering", a subclass of ``Assignment``,
+        or ``module:Class`` for one that can be imported
     :param assignment_kwargs: arguments of the assignment
     :param normalize_observations: normalise observations by running moments, inside the policy (appendix B)
     :param critic_rank: number of the critic's values, from 1 to n_agents, of which those of the agents are mixtures; by

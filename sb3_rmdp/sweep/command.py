@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -99,6 +100,9 @@ def sweep(
     from sb3_rmdp.cli import bad_input
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    # Modules of the user's own are found where the command is called, as they are by "python -m"; Ray tells its workers
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     with bad_input():
         plan, runs = read_plan(config, only, needs_ray=not dry_run)
     path = out or plan.results

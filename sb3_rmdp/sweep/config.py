@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from sb3_rmdp import RepresentedPPO
-from sb3_rmdp.common.assignment import ASSIGNMENTS
+from sb3_rmdp.common.assignment import ASSIGNMENTS, assignment_class
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.zoo.hyperparams import NOT_KEYS, default_config
 
@@ -268,7 +268,10 @@ def _algorithms(entries: Any) -> dict[str, dict[str, Any]]:
         if not isinstance(name, str) or not name.isprintable():
             raise ValueError(f"algorithms: {name!r} is no name")
         arguments = {"assignment": name, **_mapping(f"algorithm {name}", own or {})}
-        check_name(arguments["assignment"], ASSIGNMENTS, "no assignment")
+        if ":" in str(arguments["assignment"]):
+            assignment_class(arguments["assignment"])
+        else:
+            check_name(arguments["assignment"], ASSIGNMENTS, "no assignment")
         _check_model_keys(f"algorithm {name}", arguments)
         algorithms[name] = arguments
     return algorithms

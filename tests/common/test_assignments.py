@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch as th
 
+from benchmarks.ablations import WithoutCopies
 from sb3_rmdp.common.assignment import (
     ASSIGNMENTS,
     ClusteringAssignment,
     EMAssignment,
     EndToEndAssignment,
     HardAssignment,
+    assignment_class,
     make_assignment,
 )
 from sb3_rmdp.common.assignment.em import fill_empty_groups, greedy_representatives
@@ -227,11 +229,21 @@ def test_a_class_of_ones_own() -> None:
     assert make_assignment(Everybody, 3, 2, kwargs={"to": 1}).representatives.tolist() == [1, 1, 1]
 
 
+def test_a_class_that_can_be_imported() -> None:
+    assert assignment_class("benchmarks.ablations:WithoutCopies") is WithoutCopies
+    assignment = make_assignment("benchmarks.ablations:WithoutCopies", 3, 2, kwargs={"patience": 7})
+    assert isinstance(assignment, WithoutCopies) and assignment.patience == 7
+
+
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
         ("kmeans", {}, "'kmeans' is unknown: choose one of .*clustering.*em"),
         (int, {}, "is unknown"),
+        ("no_such_module:Own", {}, "'no_such_module:Own' cannot be imported: No module named 'no_such_module'"),
+        ("benchmarks.ablations:Own", {}, "cannot be imported: .*has no attribute 'Own'"),
+        ("benchmarks.ablations:exchange", {}, "'benchmarks.ablations:exchange' is unknown"),
+        (":", {}, "cannot be imported"),
         ("em", {"lambda_": 0.1}, r"\['lambda_'\].*takes \['mixing', 'warm_start'\]"),
         ("em", {"mixing": 0.0}, "mixing=0.0"),
         ("em", {"mixing": 1.5}, "mixing=1.5"),

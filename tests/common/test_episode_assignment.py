@@ -394,9 +394,9 @@ def test_what_is_done_again_with_less_luck_is_known_for_what_it_is() -> None:
 # Lessons
 
 
-def near(k: int, progress: float, countable: bool) -> EpisodeAssignment:
+def near(k: int, progress: float, countable: bool, cls: type[EpisodeAssignment] = EpisodeAssignment) -> EpisodeAssignment:
     """Representative 0 does what an episode does somewhat better."""
-    assignment = EpisodeAssignment(4, k, **QUICK)
+    assignment = cls(4, k, **QUICK)
     own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [0, 0, 3, 3], 1.0)][:k]
     tell(assignment, [*own, (0, [3, 3, 0, 0], 2.0)], progress, countable=countable)
     tell(assignment, own, progress, countable=countable)

@@ -172,6 +172,7 @@ def test_runs_by_what_they_are(tmp_path: Path) -> None:
         (dict(environments=[{"id": GRID, "kwargs": {"n_agents": 2}}], n=[3]), "leave one out"),
         (dict(algorithms=["end_to_ends"]), "'end_to_ends' is no assignment: did you mean 'end_to_end'?"),
         (dict(algorithms={"own": {"assignment": "emm"}}), "'emm' is no assignment: did you mean 'em'?"),
+        (dict(algorithms=["benchmarks.ablations:Own"]), "'benchmarks.ablations:Own' cannot be imported"),
         (
             dict(algorithms={"em": {"gama": 1.0}}),
             "'gama' is no argument of the model here (algorithm em): did you mean 'gamma'?",

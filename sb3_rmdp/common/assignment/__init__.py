@@ -6,6 +6,7 @@ To add one: a file with a subclass of :class:`Assignment` in this folder, and a 
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
@@ -43,13 +44,21 @@ __all__ = [
 
 def assignment_class(method: str | type[Assignment]) -> type[Assignment]:
     """
-    :param method: a name in :data:`ASSIGNMENTS`, or a subclass of :class:`Assignment`
-    :raises ValueError: if it is neither
+    :param method: a name in :data:`ASSIGNMENTS`, a subclass of :class:`Assignment`, or ``module:Class`` for one that can be
+        imported, as gymnasium has it for environments
+    :raises ValueError: if it is none of them
     """
-    if isinstance(method, type) and issubclass(method, Assignment):
-        return method
-    if isinstance(method, str) and method in ASSIGNMENTS:
+    known: Any = method
+    if isinstance(method, str) and ":" in method:
+        module, _, name = method.partition(":")
+        try:
+            known = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"assignment={method!r} cannot be imported: {error}") from error
+    elif isinstance(method, str) and method in ASSIGNMENTS:
         return ASSIGNMENTS[method]
+    if isinstance(known, type) and issubclass(known, Assignment):
+        return known
     raise ValueError(f"assignment={method!r} is unknown: choose one of {sorted(ASSIGNMENTS)} or a subclass of Assignment")
 
 
@@ -57,7 +66,7 @@ def make_assignment(
     method: str | type[Assignment], n_agents: int, k: int, seed: int | None = None, kwargs: dict[str, Any] | None = None
 ) -> Assignment:
     """
-    :param method: a name in :data:`ASSIGNMENTS`, or a subclass of :class:`Assignment`
+    :param method: see :func:`assignment_class`
     :param n_agents: number of agents
     :param k: number of representatives
     :param seed: seed of what the method draws at random

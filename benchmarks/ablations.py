@@ -1,0 +1,43 @@
+"""
+"episodes" without one of its parts each, for ``benchmarks/sweeps/ablations_*.yml``.
+
+Parts that have an argument, such as ``exploration=0`` for no promises, need no class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sb3_rmdp.common.assignment import EpisodeAssignment
+from sb3_rmdp.common.facility_location import exchange
+from sb3_rmdp.common.trajectories import Lesson
+
+
+class WithoutImitation(EpisodeAssignment):
+    """Episodes decide who is served by whom, and nobody is taught what they did."""
+
+    def lessons(self) -> list[Lesson]:
+        return []
+
+
+class WithoutCopies(EpisodeAssignment):
+    """Representatives that are sent far away begin as what they are."""
+
+    def lessons(self) -> list[Lesson]:
+        return [lesson._replace(new=False) for lesson in super().lessons()]
+
+
+class WithoutRestarts(EpisodeAssignment):
+    """Choices are looked for by swaps of one at a time from what there is."""
+
+    def _searches(self, candidates: np.ndarray, costs: np.ndarray) -> Iterator[np.ndarray]:
+        yield exchange(candidates, np.arange(self.k), costs)
+
+
+class ByHeart(EpisodeAssignment):
+    """What one does where actions are countable is done in any case: nothing is waited for, everything is imitated."""
+
+    def _repeatable(self) -> bool:
+        return True
