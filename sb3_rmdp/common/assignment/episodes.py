@@ -24,6 +24,9 @@ ALIKE = 0.6
 #: Share of all utilities below which a gain is rounding
 NOTHING = 1e-7
 
+#: Gain, as a share, from which on a representative learns by itself
+PROGRESS = 0.003
+
 #: Share of what its episode paid that a representative has to reach in time, or the episode was luck
 REACHED = 0.9
 
@@ -36,8 +39,9 @@ class EpisodeAssignment(EMAssignment):
     for what a representative could do. An archive keeps those that are best for somebody. After every rollout, swaps choose
     the k best of the episodes and of the policies as they are (facility location: the sum over agents of their best candidate
     never falls). A representative whose place was taken by an episode aims at it: its agents are those who are best off with
-    the episode, and it imitates the episode beside its own learning until it does as well. Where actions are continuous, no
-    episode can be repeated exactly: a representative that already does much the same learns by itself.
+    the episode. It goes on learning by itself, as long as it gets better; then it imitates the episode beside its own learning
+    until it does as well. Where actions are continuous, no episode can be repeated exactly, and there is nothing to imitate for
+    a representative that already does much the same.
 
     An episode is worth what it paid, or what it would pay if it went on as in its best moment, for as many moments as the best
     representative can keep up now. Far from what any policy does well, this tells a place where nobody is yet from one where
@@ -57,8 +61,8 @@ class EpisodeAssignment(EMAssignment):
     :param patience: rollouts that a representative has to learn to serve a far place
     :param move_cost: share of what its agents would lose without it that a representative's move to a far place has to gain
         at least, since they have to wait; not asked for where actions are countable, and learned soon
-    :param exploration: share of the training in which promises count in full, and a single representative learns by itself.
-        Promises fade over as long a time again
+    :param exploration: share of the training in which promises count in full; they fade over as long a time again
+    :param stagnation: rollouts without a gain after which a representative imitates what it has not found by itself
     :param restarts: random sets of episodes from which a better choice is looked for after every rollout, where actions are
         countable
     """
@@ -77,16 +81,20 @@ class EpisodeAssignment(EMAssignment):
         patience: int = 30,
         move_cost: float = 0.1,
         exploration: float = 0.3,
+        stagnation: int = 10,
         restarts: int = 10,
     ):
         super().__init__(n_agents, k, seed, mixing, warm_start)
         for name, count in (("archive_size", archive_size), ("patience", patience), ("restarts", restarts)):
             if count < 1:
                 raise ValueError(f"{name}={count}: choose 1 or more")
+        if stagnation < 0:
+            raise ValueError(f"stagnation={stagnation}: choose 0 rollouts or more")
         for name, share in (("move_cost", move_cost), ("exploration", exploration)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}={share} is a share: choose it from 0 to 1")
-        self.patience, self.move_cost, self.exploration, self.restarts = patience, move_cost, exploration, restarts
+        self.patience, self.move_cost, self.exploration = patience, move_cost, exploration
+        self.stagnation, self.restarts = stagnation, restarts
         self._random = np.random.default_rng(seed)
         self.archive = Archive(archive_size)
         #: Episodes that representatives aim at; ``None`` for one that is judged by what it does
@@ -98,6 +106,10 @@ class EpisodeAssignment(EMAssignment):
         self._weights_of_compared: np.ndarray | None = None
         #: Rollouts in which a representative aimed at an episode since it was sent far away, or last judged
         self._aiming = np.zeros(k, dtype=np.int64)
+        #: What the group of a representative had at best, the rollouts since then, and whether it imitates since then
+        self._best = np.full(k, -np.inf)
+        self._stagnant = np.zeros(k, dtype=np.int64)
+        self._imitating = np.zeros(k, dtype=bool)
         self._best_moment = 0.0
         self._lessons: list[Lesson] = []
 
@@ -142,7 +154,7 @@ class EpisodeAssignment(EMAssignment):
         self._judge(own, n_moments)
         new = self._swap(own, n_moments)
         self._reassign(n_moments)
-        self._teach(own, new, progress)
+        self._teach(own, new)
         if self.archive.is_full:
             candidates = np.concatenate([self._values(own, n_moments), self._worth(self.archive.episodes, n_moments)])
             gains, _ = swap_gains(candidates, np.arange(self.k))
@@ -255,17 +267,22 @@ class EpisodeAssignment(EMAssignment):
         if bool((th.bincount(self.served_by, minlength=self.k) == 0).any()):
             self.served_by.copy_(fill_empty_groups(self.q, self.served_by))
 
-    def _teach(self, own: np.ndarray, new: list[int], progress: float) -> None:
-        """Make the lessons of the update that follows."""
+    def _teach(self, own: np.ndarray, new: list[int]) -> None:
+        """Make the lessons of the update that follows: for who is on the way, and for who has stopped learning by itself."""
         groups = self.served_by.cpu().numpy()[self._compared]
-        # Where an episode cannot be repeated exactly, a policy that does much the same is better off learning by itself
-        by_heart = self._repeatable() and (self.k > 1 or progress >= self.exploration)
+        self._best[new], self._stagnant[new] = -np.inf, 0
         self._lessons = []
         for j, aim in enumerate(self.aims):
-            if aim is None or not (self.time_left[j] or by_heart):
-                continue
             group = groups == j
-            if not self._known[j] or own[j, group].sum() < aim.utilities[group].sum():
+            reached = own[j, group].sum() if self._known[j] else -np.inf
+            gained = reached > self._best[j] + (PROGRESS * abs(self._best[j]) if np.isfinite(self._best[j]) else 0.0)
+            self._best[j] = reached if gained else self._best[j]
+            self._stagnant[j] = 0 if gained else self._stagnant[j] + 1
+            behind = aim is not None and reached < aim.utilities[group].sum()
+            # Whoever began to imitate goes on until it is there, although it gets better now
+            by_heart = self._repeatable() and (self._imitating[j] or self._stagnant[j] >= self.stagnation)
+            self._imitating[j] = behind and by_heart
+            if aim is not None and behind and (by_heart or self.time_left[j]):
                 self._lessons.append(Lesson(j, aim.trajectory, j in new))
 
     def _repeatable(self) -> bool:
@@ -287,6 +304,9 @@ class EpisodeAssignment(EMAssignment):
             "aims": aims,
             "time_left": self.time_left.tolist(),
             "aiming": self._aiming.tolist(),
+            "best": self._best.tolist(),
+            "stagnant": self._stagnant.tolist(),
+            "imitating": self._imitating.tolist(),
             "best_moment": self._best_moment,
         }
 
@@ -297,6 +317,9 @@ class EpisodeAssignment(EMAssignment):
         self.aims = [None if aim is None else Episode.of_state(aim) for aim in state["aims"]]
         self.time_left = np.array(state["time_left"], dtype=np.int64)
         self._aiming = np.array(state["aiming"], dtype=np.int64)
+        self._best = np.array(state["best"])
+        self._stagnant = np.array(state["stagnant"], dtype=np.int64)
+        self._imitating = np.array(state["imitating"], dtype=bool)
         self._best_moment = state["best_moment"]
 
 
