@@ -40,8 +40,8 @@ class EpisodeAssignment(EMAssignment):
     the k best of the episodes and of the policies as they are (facility location: the sum over agents of their best candidate
     never falls). A representative whose place was taken by an episode aims at it: its agents are those who are best off with
     the episode. It goes on learning by itself, as long as it gets better; then it imitates the episode beside its own learning
-    until it does as well. Where actions are continuous, no episode can be repeated exactly, and there is nothing to imitate for
-    a representative that already does much the same.
+    until it does as well. Where actions are continuous, no episode can be repeated exactly, and a representative that already
+    does much the same has nothing to imitate.
 
     An episode is worth what it paid, or what it would pay if it went on as in its best moment, for as many moments as the best
     representative can keep up now. Far from what any policy does well, this tells a place where nobody is yet from one where
