@@ -97,7 +97,11 @@ class Successful(Drift):
 
 
 @pytest.mark.parametrize(
-    ("probe", "kwargs"), [(Successful, dict(clip_range_vf=0.2, assignment="episodes")), (KnownAssignment, {})]
+    ("probe", "kwargs"),
+    [
+        (Successful, dict(clip_range_vf=0.2, assignment="episodes", welfare="nash", welfare_kwargs=dict(minimum=1.0))),
+        (KnownAssignment, {}),
+    ],
 )
 def test_every_metric_is_documented(probe: type[Probe], kwargs: dict) -> None:
     documented = set(re.findall(r"^\| `(\w+/\w+)` \|", (ROOT / "docs" / "metrics.md").read_text("utf-8"), flags=re.MULTILINE))

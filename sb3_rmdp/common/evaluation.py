@@ -20,6 +20,7 @@ from sb3_rmdp.common.population import (
     reward_key,
     reward_vectors,
 )
+from sb3_rmdp.common.welfare import Nash, gini_coefficient
 
 #: Share of the largest variance along any direction below which one is rounding
 NOTHING = 1e-12
@@ -60,6 +61,22 @@ class WelfareEvaluation:
     def agent_utilities(self) -> np.ndarray:
         """Utility of each agent under its own representative, (n_agents,)."""
         return self.utilities[np.arange(len(self.assignment)), self.assignment]
+
+    @property
+    def worst_utility(self) -> float:
+        """Utility of the agent that is worst off: egalitarian welfare."""
+        return float(self.agent_utilities.min())
+
+    @property
+    def gini(self) -> float:
+        """Gini coefficient of the agents' utilities, 0 where all have the same; nan if one is negative, or all are 0."""
+        return gini_coefficient(self.agent_utilities)
+
+    @property
+    def nash_welfare(self) -> float:
+        """Geometric mean of the agents' utilities; nan if one is negative."""
+        utilities = self.agent_utilities
+        return float("nan") if (utilities < 0).any() else Nash(len(utilities)).value(utilities)
 
     def __str__(self) -> str:
         text = f"social welfare {self.social_welfare:.2f} +- {self.standard_error:.2f}"

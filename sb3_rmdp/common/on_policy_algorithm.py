@@ -39,6 +39,7 @@ from sb3_rmdp.common.saving import SavedRepresented
 from sb3_rmdp.common.scoring import score_as_usual, score_by_welfare
 from sb3_rmdp.common.trajectories import TrajectoryRecorder
 from sb3_rmdp.common.turns import first_representatives, next_representatives
+from sb3_rmdp.common.welfare import make_welfare, welfare_class
 from sb3_rmdp.vec_env import BatchInfos, RepresentedActions, represented_vec_env
 
 
@@ -52,6 +53,8 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
     :param k: number of representatives, 1 <= k <= n_agents
     :param assignment: name or class of the assignment, see :mod:`sb3_rmdp.common.assignment`
     :param assignment_kwargs: its own arguments
+    :param welfare: name of the welfare, see :mod:`sb3_rmdp.common.welfare`
+    :param welfare_kwargs: its own arguments
     :param normalize_observations: normalise observations by running moments, inside the policy
     :param critic_rank: number of the critic's values, 1 to n_agents; by default one per agent, or per reward feature
     :param verbose: as in SB3
@@ -69,6 +72,8 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         k: int | None = None,
         assignment: str | type[Assignment] = "em",
         assignment_kwargs: dict[str, Any] | None = None,
+        welfare: str = "utilitarian",
+        welfare_kwargs: dict[str, Any] | None = None,
         normalize_observations: bool = True,
         critic_rank: int | None = None,
         verbose: int = 0,
@@ -79,6 +84,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         if _init_setup_model:
             check_budget(k)
             assignment_class(assignment)
+            welfare_class(welfare)
             if env is None:
                 raise ValueError(
                     "env=None: pass an environment, a vec env or a gymnasium id, e.g. 'rmdp/ResourceGathering-v0'"
@@ -93,6 +99,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self.k = int(k or 0)
         self.assignment_method = assignment
         self.assignment_kwargs = assignment_kwargs
+        self.welfare_method, self.welfare_kwargs = welfare, welfare_kwargs
         self.normalize_observations = normalize_observations
         self.critic_rank = critic_rank
         self.n_agents = 0  # until an environment, or a saved model, tells
@@ -135,6 +142,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
             self.device
         )
         self.assignment.connect(self.reward_weights, self.value_weights)
+        self.welfare = make_welfare(self.welfare_method, self.n_agents, self.welfare_kwargs)
         # On the device, where SB3 puts what it loads
         self._mean_returns = th.empty(0, device=self.device)
 
@@ -295,7 +303,8 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self._evaluate(rollout_buffer, timeouts)
         last_values = self._values(new_obs, self._acting)  # type: ignore[arg-type]
         rollout_buffer.compute_returns_and_advantage(last_values, dones)
-        for name, value in reassign(self.assignment, self._return_tracker, self.num_timesteps / self._total_timesteps).items():
+        progress = self.num_timesteps / self._total_timesteps
+        for name, value in reassign(self.assignment, self._return_tracker, progress, self.welfare).items():
             self.logger.record(name, value)
         callback.update_locals(locals())
         callback.on_rollout_end()

@@ -7,15 +7,17 @@ import torch as th
 
 from sb3_rmdp.common.assignment import Assignment
 from sb3_rmdp.common.returns import ReturnTracker
+from sb3_rmdp.common.welfare import Welfare
 
 
-def reassign(assignment: Assignment, tracker: ReturnTracker, progress: float) -> dict[str, float]:
+def reassign(assignment: Assignment, tracker: ReturnTracker, progress: float, welfare: Welfare) -> dict[str, float]:
     """
-    Let the assignment reassign agents.
+    Let the assignment reassign agents, and say what each of them counts from now on.
 
     :param assignment: connected to the environment's rewards
     :param tracker: returns of the rollout
     :param progress: share of the training that is done, from 0 to 1
+    :param welfare: learns what agents had, and says whom to do more for
     :return: values to log, by name. Welfare is missing as long as a representative that serves somebody has not finished an
         episode
     """
@@ -35,6 +37,16 @@ def reassign(assignment: Assignment, tracker: ReturnTracker, progress: float) ->
     if np.isfinite(served).all():
         logs["rollout/social_welfare"] = float(served.mean())
         logs["rollout/welfare_min"] = float(served.min())
+    welfare.observe(served)
+    weights = welfare.weights()
+    if weights is None:
+        assignment.importance = None
+        return logs
+    assignment.importance = th.as_tensor(weights, dtype=th.float32, device=assignment.alpha.device)
+    logs["welfare/value"] = welfare.value(welfare.enjoyed(welfare.averages))
+    logs["welfare/largest_weight"] = float(weights.max())
+    if welfare.minimum is not None:
+        logs["welfare/largest_multiplier"] = float(welfare.multipliers.max())
     return logs
 
 

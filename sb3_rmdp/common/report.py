@@ -130,6 +130,11 @@ def print_result(result: WelfareEvaluation, deterministic: bool) -> None:
     if result.share_of_optimum is not None:
         line += f", {100 * result.share_of_optimum:.1f} % of the optimum or its upper bound, {result.optimum:.2f}"
     console.print(line, soft_wrap=True)
+    console.print(
+        f"Worst off {result.worst_utility:.2f}, Nash welfare {_figure(result.nash_welfare)}, "
+        f"Gini coefficient {_figure(result.gini)}",
+        soft_wrap=True,
+    )
     lagging = better_elsewhere(result)
     if len(lagging):
         console.print(
@@ -137,6 +142,10 @@ def print_result(result: WelfareEvaluation, deterministic: bool) -> None:
             f"the best, welfare would be {result.greedy_social_welfare:.2f}. The assignment lags behind: train on.",
             soft_wrap=True,
         )
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def with_error(value: float, error: float) -> str:
@@ -157,7 +166,8 @@ def as_dict(result: WelfareEvaluation) -> dict[str, Any]:
     :return: its fields and properties by name
     """
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    return {**fields, "agent_utilities": result.agent_utilities, "share_of_optimum": result.share_of_optimum}
+    properties = ("agent_utilities", "share_of_optimum", "worst_utility", "gini", "nash_welfare")
+    return {**fields, **{name: getattr(result, name) for name in properties}}
 
 
 def plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_rmdp.common.assignment import Assignment, assignment_class, make_assignment
 from sb3_rmdp.common.files import model_file, read_model_data, save_whole
+from sb3_rmdp.common.welfare import Welfare
 from sb3_rmdp.vec_env import represented_vec_env
 
 #: End of a message about what cannot be changed
@@ -29,17 +30,19 @@ class SavedRepresented(OnPolicyAlgorithm):
     assignment: Assignment
     assignment_method: str | type[Assignment]
     assignment_kwargs: dict[str, Any] | None
+    welfare: Welfare
     #: Mean returns last seen of each representative, (k, n_rewards); empty before the first training
     _mean_returns: th.Tensor
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "assignment", "reward_weights", "_balanced", "_return_tracker", "_recorder"]
+        own = ["assignment", "welfare", "reward_weights", "_balanced", "_return_tracker", "_recorder"]
+        return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
         own = ["assignment"] if self.assignment.optimizer is None else ["assignment", "assignment.optimizer"]
         # No state dict: SB3 wants all of these to be in a file, and files of earlier versions lack the returns
-        return [*state_dicts, *own], [*variables, "_mean_returns"]
+        return [*state_dicts, *own], [*variables, "_mean_returns", "welfare.state"]
 
     def save(
         self,
@@ -85,6 +88,8 @@ class SavedRepresented(OnPolicyAlgorithm):
         """
         if isinstance(path, (str, pathlib.Path)):
             path = model_file(path)
+        if "welfare" in kwargs:
+            kwargs["welfare_method"] = kwargs.pop("welfare")
         data = read_model_data(path, ("k", "n_agents", "assignment_method"), cls.__name__)
         k, assignment = kwargs.pop("k", data["k"]), kwargs.pop("assignment", None)
         if env is not None:
@@ -97,6 +102,7 @@ class SavedRepresented(OnPolicyAlgorithm):
             )
         if k != model.k:
             raise ValueError(f"k={k!r} cannot be changed on loading: {NEW_MODEL} {model.k}")
+        model.welfare.restore()
         if kwargs.get("assignment_kwargs") is not None:
             model._set_assignment_optimizer()
         return model

@@ -65,6 +65,9 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param assignment: "em", "end_to_end", "episodes", "fixed", "random", "clustering", a subclass of ``Assignment``,
         or ``module:Class`` for one that can be imported
     :param assignment_kwargs: arguments of the assignment
+    :param welfare: what policies ascend together: "utilitarian", the mean over agents; "nash", "egalitarian", "alpha_fair" or
+        "gini", see :mod:`sb3_rmdp.common.welfare`
+    :param welfare_kwargs: arguments of the welfare, among them ``outside_options`` and ``minimum``
     :param normalize_observations: normalise observations by running moments, inside the policy (appendix B)
     :param critic_rank: number of the critic's values, from 1 to n_agents, of which those of the agents are mixtures; by
         default one per agent, or per reward feature where rewards are factored. Saves time with many agents, see
@@ -108,6 +111,8 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         k: int | None = None,
         assignment: str | type[Assignment] = "em",
         assignment_kwargs: dict[str, Any] | None = None,
+        welfare: str = "utilitarian",
+        welfare_kwargs: dict[str, Any] | None = None,
         normalize_observations: bool = True,
         critic_rank: int | None = None,
     ):
@@ -141,6 +146,8 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             k=k,
             assignment=assignment,
             assignment_kwargs=assignment_kwargs,
+            welfare=welfare,
+            welfare_kwargs=welfare_kwargs,
             normalize_observations=normalize_observations,
             critic_rank=critic_rank,
         )
@@ -212,7 +219,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
 
         :return: the critic's values (n_values, k), and what these leave out of the rewards (n_rewards, k), ``None`` if nothing
         """
-        alpha = self.assignment.alpha.detach()
+        alpha = self.assignment.weighted_alpha.detach()
         of_values = self.value_weights.of_groups(alpha)
         if self.policy.critic_basis is None:
             return of_values.cpu().numpy(), None

@@ -80,6 +80,7 @@ def test_tables(assignment: list[int], noted: bool, capsys: pytest.CaptureFixtur
         assert ["1", "3", "6.67", "+-", "0.83", "5.00", "(agent", "3)", "5.25"] in lines
     assert ["2", "0", "-", "-", "0.00"] in lines
     share = 100 * result.social_welfare / 8
+    assert f"Worst off {result.worst_utility:.2f}, Nash welfare " in text and ", Gini coefficient 0." in text
     assert f"Social welfare {result.social_welfare:.2f} +- 0.25, {share:.1f} % of the optimum" in text
     assert ("The assignment lags behind" in text) is noted
 
@@ -97,7 +98,10 @@ def test_json_has_every_field_and_no_nan() -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     content = json.loads(to_json(as_dict(result)), parse_constant=refuse)
-    assert set(content) == set(vars(result)) | {"agent_utilities", "share_of_optimum"}
+    told = {"agent_utilities", "share_of_optimum", "worst_utility", "gini", "nash_welfare"}
+    assert set(content) == set(vars(result)) | told
+    assert content["worst_utility"] == 4.0 and content["nash_welfare"] == pytest.approx(1080.0**0.25)
+    assert content["gini"] == pytest.approx((5 + 2 + 1 + 4 + 3 + 1) * 2 / (2 * 16 * 6.0))
     assert content["utilities"] == UTILITIES.tolist() and content["assignment"] == [0, 1, 1, 1]
     assert content["standard_error"] is None and content["utilities_standard_error"] == [[None] * 3] * 4
     assert content["share_of_optimum"] == 0.75 and content["agent_utilities"] == [4.0, 9.0, 6.0, 5.0]

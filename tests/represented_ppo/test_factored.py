@@ -94,27 +94,31 @@ def tied_to(model: RepresentedPPO, **kwargs: Any) -> RepresentedPPO:
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 @pytest.mark.parametrize("by_hand", [True, False])
-def test_training_by_features_is_training_by_agents(assignment: str, by_hand: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("welfare", ["utilitarian", "gini"])
+def test_training_by_features_is_training_by_agents(
+    assignment: str, by_hand: bool, welfare: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four environments for three representatives, time limits, five updates: parameters and assignment stay equal."""
     if not by_hand:
         monkeypatch.setattr(ManualGradients, "fits", lambda model: False)
-    kwargs = dict(assignment=assignment, assignment_kwargs=ASSIGNMENTS[assignment])
+    kwargs = dict(assignment=assignment, assignment_kwargs=ASSIGNMENTS[assignment], welfare=welfare)
     few = RepresentedPPO("MlpPolicy", vectorized(factored, 4), **kwargs, **SMALL)  # type: ignore[arg-type]
     many = tied_to(few, **kwargs)
     assert few.n_agents == N and few.rollout_buffer.n_values == M
     for model in (few, many):
         np.random.seed(1)
         th.manual_seed(1)
-        model.learn(5 * 4 * 24)
+        model.learn(5 * 4 * 24, log_interval=100)
     own = dict(many.policy.named_parameters())
     for name, parameter in few.policy.named_parameters():
         other = own[name.replace("value_net.", "value_net.layer.") if name.startswith("value_net") else name]
         np.testing.assert_allclose(parameter.detach(), other.detach(), atol=2e-4, err_msg=name)
     np.testing.assert_allclose(few.assignment.probabilities, many.assignment.probabilities, atol=1e-4)
     assert len(set(few.assignment.representatives)) > 1
+    assert (few.assignment.importance is None) == (welfare == "utilitarian")
     logs = [model.logger.name_to_value for model in (few, many)]
     for name in ("rollout/social_welfare", "rollout/welfare_min", "train/value_loss", "train/explained_variance"):
-        assert logs[0][name] == pytest.approx(logs[1][name], rel=2e-3, abs=1e-4), name
+        assert name in logs[0] and logs[0][name] == pytest.approx(logs[1][name], rel=2e-3, abs=1e-4), name
 
 
 def test_evaluations_by_features_are_those_by_agents(tmp_path: Path) -> None:

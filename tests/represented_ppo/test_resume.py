@@ -318,7 +318,8 @@ def test_a_file_holds_the_last_returns_in_single_precision(tmp_path: Path) -> No
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         variables = th.load(io.BytesIO(archive.read("pytorch_variables.pth")), weights_only=True)
     assert {name: (value.dtype, value.shape) for name, value in variables.items()} == {
-        "_mean_returns": (th.float32, (K, Walk.n_agents))
+        "_mean_returns": (th.float32, (K, Walk.n_agents)),
+        "welfare.state": (th.float64, (0, Walk.n_agents)),  # of utilitarian welfare there is nothing to know
     }
 
 

@@ -38,6 +38,8 @@ class Assignment(nn.Module, ABC):
     takes_features: ClassVar[bool] = False
     #: Optimizer of the parameters, if there are any; stepped with the policy's, saved in the zip.
     optimizer: th.optim.Optimizer | None = None
+    #: What each agent counts in social welfare, (n_agents,), set by the model before an update; ``None`` if all count alike
+    importance: th.Tensor | None = None
 
     def __init__(self, n_agents: int, k: int, seed: int | None = None):
         super().__init__()
@@ -62,6 +64,11 @@ class Assignment(nn.Module, ABC):
     @abstractmethod
     def alpha(self) -> th.Tensor:
         """Assignment probabilities (n_agents, k), float32, differentiable where they are learned by gradient."""
+
+    @property
+    def weighted_alpha(self) -> th.Tensor:
+        """What each agent counts for each representative: ``alpha``, in proportion to ``importance``, (n_agents, k)."""
+        return self.alpha if self.importance is None else self.alpha * self.importance[:, None]
 
     @property
     def probabilities(self) -> np.ndarray:

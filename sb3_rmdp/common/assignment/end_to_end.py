@@ -58,7 +58,7 @@ class EndToEndAssignment(Assignment):
     def loss(
         self, ratio: th.Tensor, agent_advantages: th.Tensor, clip_range: float, weights: th.Tensor | None
     ) -> th.Tensor | None:
-        advantages = th.einsum("jbi,ij->jb", agent_advantages, self.value_weights.of_groups(self.alpha))
+        advantages = th.einsum("jbi,ij->jb", agent_advantages, self.value_weights.of_groups(self.weighted_alpha))
         # The scale makes representatives comparable and is a constant for the gradient
         with th.no_grad():
             centred = advantages - block_means(advantages, weights)[:, None]
