@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablations, overlap, paths
+from benchmarks import ablations, fairness, overlap, paths
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.floor import Product, products, products_of
 from benchmarks.performance.profile import PARTS, Stopwatch, shares
@@ -210,3 +210,18 @@ def test_ablations_leave_out_what_they_say() -> None:
     assert len(list(ablations.WithoutRestarts(6, 2)._searches(candidates, np.zeros((9, 2))))) == 1
     assert lessons_of(near(2, 0.0, countable=False)) == []
     assert lessons_of(near(2, 0.0, countable=False, cls=ablations.ByHeart)) == [(0, 2.0, False)]
+
+
+def test_fairness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Between the fastest and the slowest agent, so that both have (0.5 - 0.25) / 0.5 of a hundred
+    assert fairness.best_speed("egalitarian")["worst"] == pytest.approx(50.0, abs=0.2)
+    # The median speed: of the twenty, each has 1 - 0.375 / 0.5 of a hundred
+    assert fairness.best_speed("utilitarian")["worst"] == pytest.approx(25.0, abs=0.3)
+    assert fairness.best_speed("utilitarian, minimum = 40")["worst"] == pytest.approx(40.0, abs=0.2)
+    out, chosen = tmp_path / "fairness.json", ["gini", "utilitarian, minimum = 40"]
+    for _ in range(2):
+        fairness.main(["--seeds", "0", "--transitions", "2048", "--episodes", "1", "--out", str(out), "--welfare", *chosen])
+    runs = json.loads(out.read_text(encoding="utf-8"))
+    assert [run["welfare"] for run in runs] == chosen  # and none of them twice
+    table = capsys.readouterr().out
+    assert all(f"| {name} | 0 | " in table for name in chosen) and "(40.0" in table

@@ -1,0 +1,153 @@
+"""
+What each welfare does to those who are few: HalfCheetah, one policy for eighty agents who want 1 m/s or so and twenty who want
+1.4.
+
+    python -m benchmarks.fairness
+    python -m benchmarks.fairness --summary
+
+Every agent is paid within half a metre per second of its speed, so that something can be done for everybody. Results are
+appended to ``results/fairness.json``, one entry per welfare and seed; what is there is not trained again. The summary has in
+parentheses what one constant speed would give at best under the same welfare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from benchmarks.welfare import MUJOCO, PACKAGES, RESULTS, mean_and_error
+from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp.common.evaluation import WelfareEvaluation
+from sb3_rmdp.common.files import save_whole
+from sb3_rmdp.common.welfare import gini_coefficient, make_welfare
+from sb3_rmdp.envs.velocity import velocity_rewards
+from sb3_rmdp.vec_env import make_represented_vec_env
+
+ENV_ID = "rmdp/HalfCheetahVelocity-v0"
+MAX_VELOCITY = 10.0
+TARGETS = np.concatenate([np.linspace(0.9, 1.1, 80), np.full(20, 1.4)])
+#: Steps of an episode
+HORIZON = 1000
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "utilitarian": ("utilitarian", {}),
+    "nash": ("nash", {}),
+    "alpha_fair, alpha = 3": ("alpha_fair", {"alpha": 3.0}),
+    "gini": ("gini", {}),
+    "egalitarian": ("egalitarian", {}),
+    "utilitarian, minimum = 40": ("utilitarian", {"minimum": 40.0}),
+}
+FIGURES = ("mean", "worst", "nash", "gini")
+
+
+def figures(utilities: np.ndarray) -> dict[str, float]:
+    """
+    :param utilities: of all agents
+    :return: their mean, minimum, geometric mean and Gini coefficient
+    """
+    nash = make_welfare("nash", len(utilities)).value(utilities)
+    return {
+        "mean": float(utilities.mean()),
+        "worst": float(utilities.min()),
+        "nash": nash,
+        "gini": gini_coefficient(utilities),
+    }
+
+
+def best_speed(name: str) -> dict[str, float]:
+    """
+    :param name: of a variant
+    :return: what the best constant speed under its welfare gives; with a minimum, the best of those that keep it
+    """
+    kind, kwargs = VARIANTS[name]
+    welfare = make_welfare(kind, len(TARGETS), kwargs)
+    utilities = HORIZON * velocity_rewards(np.linspace(0.5, 2.0, 1501)[:, None], TARGETS, MAX_VELOCITY)
+    values = np.array([welfare.value(row) for row in utilities])
+    if welfare.minimum is not None:
+        values[(utilities < welfare.minimum).any(axis=1)] = -np.inf
+    return figures(utilities[values.argmax()])
+
+
+def train(name: str, seed: int, transitions: int, n_eval_episodes: int) -> dict[str, Any]:
+    """
+    :param name: of a variant
+    :param seed: of the training
+    :param transitions: of the one policy
+    :param n_eval_episodes: episodes of the evaluation
+    :return: what is worth keeping
+    """
+    kind, welfare_kwargs = VARIANTS[name]
+    env_kwargs: dict[str, Any] = {"targets": TARGETS, "max_velocity": MAX_VELOCITY}
+    env = make_represented_vec_env(ENV_ID, 1, seed=seed, env_kwargs=env_kwargs)
+    model = RepresentedPPO(
+        "MlpPolicy", env, k=1, seed=seed, device="cpu", welfare=kind, welfare_kwargs=welfare_kwargs, **MUJOCO
+    ).learn(transitions)
+    alone = gym.make(ENV_ID, **env_kwargs)
+    alone.reset(seed=10_000)
+    result: WelfareEvaluation = evaluate_welfare(model, alone, n_eval_episodes)
+    return {
+        "welfare": name,
+        "seed": seed,
+        "transitions": transitions,
+        "n_eval_episodes": n_eval_episodes,
+        **{figure: round(value, 3) for figure, value in figures(result.agent_utilities).items()},
+        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+    }
+
+
+def summary(runs: list[dict[str, Any]]) -> str:
+    """
+    :param runs: all trainings
+    :return: a table in markdown: means over seeds with standard errors, and what a constant speed gives
+    """
+    lines = ["| welfare | seeds | mean | worst off | Nash | Gini coefficient |", "| --- | --- | --- | --- | --- | --- |"]
+    for name in VARIANTS:
+        own = [run for run in runs if run["welfare"] == name]
+        best = best_speed(name)
+        if own:
+            cells = [f"{mean_and_error([run[figure] for run in own])} ({best[figure]:.2f})" for figure in FIGURES]
+            lines.append(f"| {name} | {', '.join(str(run['seed']) for run in own)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """
+    Command line.
+
+    :param argv: arguments; by default those of the process
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fairness", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--welfare", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help="some only")
+    parser.add_argument("--transitions", type=int, default=400_000, help="of the policy")
+    parser.add_argument("--episodes", type=int, default=10, help="of the evaluation")
+    parser.add_argument("--out", type=Path, default=RESULTS / "fairness.json")
+    parser.add_argument("--summary", action="store_true", help="print the table of what is there, and train nothing")
+    arguments = parser.parse_args(argv)
+    runs = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else []
+    torch.set_num_threads(1)
+    for seed in () if arguments.summary else arguments.seeds:
+        for name in arguments.welfare:
+            if any((run["welfare"], run["seed"], run["transitions"]) == (name, seed, arguments.transitions) for run in runs):
+                continue
+            runs.append(train(name, seed, arguments.transitions, arguments.episodes))
+            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+            text = (json.dumps(runs, indent=1) + "\n").encode()
+            save_whole(arguments.out, lambda file, text=text: file.write(text))  # type: ignore[misc]
+    print(summary(runs))
+
+
+if __name__ == "__main__":
+    main()
