@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
@@ -41,6 +42,12 @@ from sb3_rmdp.common.trajectories import TrajectoryRecorder
 from sb3_rmdp.common.turns import first_representatives, next_representatives
 from sb3_rmdp.common.welfare import make_welfare, welfare_class
 from sb3_rmdp.vec_env import BatchInfos, RepresentedActions, represented_vec_env
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from sb3_rmdp.service import EvaluationEpisodes, NewUsers
+    from sb3_rmdp.service.assign import Users
 
 
 class RepresentedOnPolicyAlgorithm(SavedRepresented):
@@ -402,3 +409,25 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         if not 0 <= agent < self.n_agents:
             raise ValueError(f"agent={agent}: there are {self.n_agents} agents, numbered 0 to {self.n_agents - 1}")
         return int(self.assignment.representatives[agent])
+
+    def assign(
+        self,
+        users: Users,
+        episodes: EvaluationEpisodes | str | Path,
+        confidence: float = 0.95,
+        best_possible: ArrayLike | None = None,
+        vectorized: bool = False,
+    ) -> NewUsers:
+        """
+        The best representative of users who were not in training; see :func:`sb3_rmdp.service.assign`.
+
+        :param users: their weights, reward functions, or scores
+        :param episodes: of this model, from :func:`sb3_rmdp.service.record_episodes`, or their file
+        :param confidence: level of intervals and of choices
+        :param best_possible: best possible return, if it is known
+        :param vectorized: reward functions take all steps of an episode at once
+        :return: who serves them, and how well
+        """
+        from sb3_rmdp.service import assign  # late: it needs the algorithm
+
+        return assign(self, users, episodes, confidence, best_possible, vectorized)

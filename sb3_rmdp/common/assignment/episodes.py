@@ -104,8 +104,6 @@ class EpisodeAssignment(EMAssignment):
         n_compared = min(n_agents, COMPARED)
         self._compared = np.linspace(0, n_agents - 1, n_compared).astype(np.int64)
         self._weights_of_compared: np.ndarray | None = None
-        #: Rollouts in which a representative aimed at an episode since it was sent far away, or last judged
-        self._aiming = np.zeros(k, dtype=np.int64)
         #: What the group of a representative had at best, the rollouts since then, and whether it imitates since then
         self._best = np.full(k, -np.inf)
         self._stagnant = np.zeros(k, dtype=np.int64)
@@ -152,7 +150,7 @@ class EpisodeAssignment(EMAssignment):
         fade = min(1.0, max(0.0, 2.0 - progress / self.exploration)) if self.exploration > 0 else 0.0
         n_moments = fade * own[self._known].max(initial=0.0) / self._best_moment if self._best_moment > 0 else 0.0
         self._judge(own, n_moments)
-        new = self._swap(own, n_moments)
+        new = self._swap(own, n_moments, progress)
         self._reassign(n_moments)
         self._teach(own, new)
         if self.archive.is_full:
@@ -183,12 +181,9 @@ class EpisodeAssignment(EMAssignment):
         return values
 
     def _judge(self, own: np.ndarray, n_moments: float) -> None:
-        """Let go of episodes that were reached, or that a representative has had its time for."""
+        """Let go of episodes that were reached, or that a representative has had its time to come near to."""
         groups = self.served_by.cpu().numpy()[self._compared]
         on_the_way, self.time_left = self.time_left > 0, np.maximum(self.time_left - 1, 0)
-        self._aiming += [aim is not None for aim in self.aims]
-        # Where the same can be done again, the mean over all times tells luck from merit
-        had_time = (on_the_way & (self.time_left == 0)) | ((self._aiming >= self.patience) & (not self._repeatable()))
         for j, aim in enumerate(self.aims):
             group = groups == j
             if aim is None or not self._known[j] or not group.any():
@@ -196,15 +191,12 @@ class EpisodeAssignment(EMAssignment):
             reached, paid = own[j, group].sum(), aim.utilities[group].sum()
             if reached > self._worth([aim], n_moments)[0, group].sum():
                 self.aims[j] = None
-            elif had_time[j] and reached < paid - (1.0 - REACHED) * abs(paid):
-                self.aims[j], self.time_left[j] = None, 0
+            elif on_the_way[j] and not self.time_left[j] and reached < paid - (1.0 - REACHED) * abs(paid):
+                self.aims[j] = None
                 worth = self._worth(self.archive.episodes, 0.0)
                 self.archive.forget(_cosines(worth, aim.utilities[None])[:, 0] > ALIKE)
-            elif self._settled(n_moments) and not self.time_left[j]:
-                self.aims[j] = None
-        self._aiming[had_time] = 0
 
-    def _swap(self, own: np.ndarray, n_moments: float) -> list[int]:
+    def _swap(self, own: np.ndarray, n_moments: float, progress: float) -> list[int]:
         """Choose what representatives aim at; returns those that have to become another one first."""
         k, values = self.k, self._values(own, n_moments)
         candidates = np.concatenate([values, self._worth(self.archive.episodes, n_moments)])
@@ -213,10 +205,9 @@ class EpisodeAssignment(EMAssignment):
         alike[np.arange(k), np.arange(k)] = 2.0
         _, losses = swap_gains(candidates, np.arange(k))
         # Agents of a representative that goes far have to wait; who is on the way is left in peace
-        waiting = 0.0 if self._repeatable() else self.move_cost
-        costs = np.where(alike >= ALIKE, 0.0, waiting * np.where(np.isfinite(losses), losses, 0.0))
-        if self._settled(n_moments):
-            costs[alike >= ALIKE] = np.inf
+        waiting = 0.0 if self._repeatable() else max(self.move_cost, self._share_of_waiting(progress))
+        lost = np.where(np.isfinite(losses), losses, 0.0)
+        costs = np.where(alike >= ALIKE, 0.0, waiting * lost if np.isfinite(waiting) else np.inf)
         costs[:, self.time_left > 0] = np.inf
         costs[np.arange(k), np.arange(k)] = 0.0
         best, best_gain, present = np.arange(k), 0.0, total(candidates, np.arange(k))
@@ -233,11 +224,15 @@ class EpisodeAssignment(EMAssignment):
             if alike[best[j], j] < ALIKE:
                 new.append(j)
                 self.time_left[j] = self.patience
-                self._aiming[j] = 0
                 # What it paid as somebody else says nothing any more
                 self.q_table[:, j] = 0.0
                 self.q_weight[j] = 0.0
         return new
+
+    def _share_of_waiting(self, progress: float) -> float:
+        """What agents lose while a representative learns, in shares of what it loses without it until the end."""
+        left = int(self.n_updates) * (1.0 - progress) / progress if progress > 0.0 else np.inf
+        return self.patience / (left - self.patience) if left > self.patience else np.inf
 
     def _searches(self, candidates: np.ndarray, costs: np.ndarray) -> Iterator[np.ndarray]:
         """
@@ -252,10 +247,13 @@ class EpisodeAssignment(EMAssignment):
 
     def _reassign(self, n_moments: float) -> None:
         """Every agent, compared or not, goes where it may count on most."""
+        # What cannot be repeated, and nobody learns, was luck: without promises it only tells which places are worth most
+        relied_on = (self.time_left > 0) | (n_moments > 0.0) | self._repeatable()
+        aims = [aim if relied else None for aim, relied in zip(self.aims, relied_on, strict=True)]
         nothing = np.zeros(len(self.q_table))
-        paid = np.stack([nothing if aim is None else aim.returns for aim in self.aims], axis=1)
-        moments = np.stack([nothing if aim is None else n_moments * aim.moment for aim in self.aims], axis=1)
-        own, aimed = self.q_rewards, th.tensor([aim is not None for aim in self.aims], device=self.q_table.device)
+        paid = np.stack([nothing if aim is None else aim.returns for aim in aims], axis=1)
+        moments = np.stack([nothing if aim is None else n_moments * aim.moment for aim in aims], axis=1)
+        own, aimed = self.q_rewards, th.tensor([aim is not None for aim in aims], device=self.q_table.device)
         known = self.q_weight > 0
         tables = [own, th.as_tensor(paid).to(own), th.as_tensor(moments).to(own)]
         for agents in self.reward_weights.blocks():
@@ -290,10 +288,6 @@ class EpisodeAssignment(EMAssignment):
         known = [episode for episode in (*self.aims, *self.archive.episodes) if episode is not None]
         return bool(known) and bool(np.issubdtype(known[0].trajectory.actions.dtype, np.integer))
 
-    def _settled(self, n_moments: float) -> bool:
-        """Whether episodes that are alike to what a policy does say no more than it does itself: only some were luckier."""
-        return n_moments <= 0.0 and not self._repeatable()
-
     def lessons(self) -> list[Lesson]:
         return self._lessons
 
@@ -303,7 +297,6 @@ class EpisodeAssignment(EMAssignment):
         return {
             "aims": aims,
             "time_left": self.time_left.tolist(),
-            "aiming": self._aiming.tolist(),
             "best": self._best.tolist(),
             "stagnant": self._stagnant.tolist(),
             "imitating": self._imitating.tolist(),
@@ -316,7 +309,6 @@ class EpisodeAssignment(EMAssignment):
         """
         self.aims = [None if aim is None else Episode.of_state(aim) for aim in state["aims"]]
         self.time_left = np.array(state["time_left"], dtype=np.int64)
-        self._aiming = np.array(state["aiming"], dtype=np.int64)
         self._best = np.array(state["best"])
         self._stagnant = np.array(state["stagnant"], dtype=np.int64)
         self._imitating = np.array(state["imitating"], dtype=bool)
