@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from sb3_rmdp import __version__
+from sb3_rmdp.service.command import assign
 from sb3_rmdp.sweep.command import sweep
 from sb3_rmdp.zoo import SCRIPTS, run
 
@@ -107,6 +108,7 @@ def main() -> None:
 
 for _name, _summary in SCRIPTS.items():
     main.add_command(ZooScript(_name, _summary))
+main.add_command(assign)
 main.add_command(sweep)
 
 
