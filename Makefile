@@ -25,7 +25,7 @@ install: $(STAMP)
 
 $(STAMP): setup.py constraints.txt sb3_rmdp/version.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plots,zoo,sweep,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plots,zoo,sweep,export,dev]"
 	touch $@
 
 demo: $(STAMP)

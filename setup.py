@@ -30,6 +30,8 @@ EXTRAS = {
     "envpool": ["envpool>=1.2,<1.3; python_version >= '3.11'"],
     # sb3-rmdp sweep: many trainings, on this machine or a cluster
     "sweep": ["ray>=2.40", "pyyaml"],
+    # Representatives as ONNX: sb3-rmdp export
+    "export": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
     # Multi-objective environments
     "mo": ["mo-gymnasium>=1.3"],
     "docs": ["sphinx", "myst-parser", "furo"],

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from sb3_rmdp import __version__
+from sb3_rmdp.export.command import export, verify
 from sb3_rmdp.service.command import assign
 from sb3_rmdp.sweep.command import sweep
 from sb3_rmdp.zoo import SCRIPTS, run
@@ -34,6 +35,14 @@ class BadInput(click.ClickException):
     """One line for the user, and the exit status that click gives to other wrong input."""
 
     exit_code = 2
+
+
+#: Commands of our own, as the help lists them
+SECTIONS = {
+    "Judge a saved model": ("evaluate", "card"),
+    "Put it into service": ("export", "verify", "assign"),
+    "Experiments": ("sweep",),
+}
 
 
 class ZooScript(click.Command):
@@ -68,11 +77,7 @@ class Sections(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each kind of command."""
-        for title, names in {
-            ZOO_SECTION: [name for name in self.commands if name in SCRIPTS],
-            "Judge a saved model": [name for name in self.commands if name not in (*SCRIPTS, sweep.name)],
-            "Experiments": [name for name in self.commands if name == sweep.name],
-        }.items():
+        for title, names in {ZOO_SECTION: tuple(SCRIPTS), **SECTIONS}.items():
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
 
@@ -110,6 +115,8 @@ for _name, _summary in SCRIPTS.items():
     main.add_command(ZooScript(_name, _summary))
 main.add_command(assign)
 main.add_command(sweep)
+main.add_command(export)
+main.add_command(verify)
 
 
 @contextlib.contextmanager
