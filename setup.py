@@ -29,7 +29,7 @@ EXTRAS = {
     # MuJoCo stepped by EnvPool, for machines with many cores; there are no wheels for Python 3.10
     "envpool": ["envpool>=1.2,<1.3; python_version >= '3.11'"],
     # sb3-rmdp sweep: many trainings, on this machine or a cluster
-    "sweep": ["ray>=2.40", "pyyaml"],
+    "sweep": ["ray>=2.40"],
     # Representatives as ONNX: sb3-rmdp export
     "export": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
     # Multi-objective environments
@@ -61,6 +61,8 @@ setup(
         "tqdm",
         "rich",
         "click>=8.1",
+        # Tuned hyperparameters, files of sweeps
+        "pyyaml",
     ],
     entry_points={"console_scripts": ["sb3-rmdp=sb3_rmdp.cli:main"]},
     cmdclass={"build_py": BuildWithHyperparams},

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from sb3_rmdp import __version__
+from sb3_rmdp.budget.command import budget
 from sb3_rmdp.export.command import export, verify
 from sb3_rmdp.service.command import assign
 from sb3_rmdp.sweep.command import sweep
@@ -41,7 +42,7 @@ class BadInput(click.ClickException):
 SECTIONS = {
     "Judge a saved model": ("evaluate", "card"),
     "Put it into service": ("export", "verify", "assign"),
-    "Experiments": ("sweep",),
+    "Experiments": ("budget", "sweep"),
 }
 
 
@@ -100,6 +101,10 @@ def main() -> None:
       sb3-rmdp enjoy --algo rppo --env rmdp/ResourceGathering-v0 -f logs --no-render
 
     \b
+    How many policies are needed, and what the next one is worth:
+      sb3-rmdp budget rmdp/ResourceGathering-v0 -k 1 2 3 5 --seeds 3
+
+    \b
     Welfare of several algorithms, budgets and seeds, on all cores of this machine or on a cluster:
       sb3-rmdp sweep my_sweep.yml
 
@@ -114,6 +119,7 @@ def main() -> None:
 for _name, _summary in SCRIPTS.items():
     main.add_command(ZooScript(_name, _summary))
 main.add_command(assign)
+main.add_command(budget)
 main.add_command(sweep)
 main.add_command(export)
 main.add_command(verify)
