@@ -35,7 +35,7 @@ EXTRAS = {
     # Multi-objective environments
     "mo": ["mo-gymnasium>=1.3"],
     "docs": ["sphinx", "myst-parser", "furo"],
-    "dev": ["pytest", "pytest-xdist", "mypy<3", "types-PyYAML", "types-tqdm", "ruff", "black", "psutil"],
+    "dev": ["pytest", "pytest-xdist", "mypy<3", "types-PyYAML", "types-tqdm", "ruff", "black", "psutil", "playwright"],
 }
 
 setup(

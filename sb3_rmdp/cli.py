@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from sb3_rmdp import __version__
+from sb3_rmdp.approval.command import report
 from sb3_rmdp.budget.command import budget
 from sb3_rmdp.export.command import export, verify
 from sb3_rmdp.service.command import assign
@@ -40,7 +41,7 @@ class BadInput(click.ClickException):
 
 #: Commands of our own, as the help lists them
 SECTIONS = {
-    "Judge a saved model": ("evaluate", "card"),
+    "Judge a saved model": ("evaluate", "card", "report"),
     "Put it into service": ("export", "verify", "assign"),
     "Experiments": ("budget", "sweep"),
 }
@@ -120,6 +121,7 @@ for _name, _summary in SCRIPTS.items():
     main.add_command(ZooScript(_name, _summary))
 main.add_command(assign)
 main.add_command(budget)
+main.add_command(report)
 main.add_command(sweep)
 main.add_command(export)
 main.add_command(verify)
