@@ -15,7 +15,13 @@ FILES = {
     "half_cheetah": {"model.zip", "assignment.png"},
     "own_environment": {"model.zip"},
     "preferences": {"model.zip"},
+    "from_training_to_service": {
+        *(f"k{k}_seed1.{suffix}" for k in (1, 2) for suffix in ("zip", "json")),
+        *("budget.json", "budget.png", "report.html", "service", "episodes.npz"),
+    },
 }
+#: What keeps them short, beside a small budget
+SHORT = {"from_training_to_service": ["--k", "1", "2", "--episodes", "2"]}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +41,7 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
     main = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
-    main(["--timesteps", "1000", "--seed", "1", "--out", str(out)])
+    main(["--timesteps", "1000", "--seed", "1", "--out", str(out), *SHORT.get(name, [])])
     assert {path.name for path in out.iterdir()} == FILES[name]
     assert re.search(r"social welfare \d+\.\d+ (\+-|±) \d+\.\d+", capsys.readouterr().out)
 
