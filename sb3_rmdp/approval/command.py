@@ -7,14 +7,9 @@ from typing import Any
 
 import click
 
+from sb3_rmdp.commands import bad_input, load_with_env, parse_env_kwargs, with_progress
+
 FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def parse_env_kwargs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """See :func:`sb3_rmdp.cli.parse_env_kwargs`, which imports this module."""
-    from sb3_rmdp import cli
-
-    return cli.parse_env_kwargs(context, parameter, values)
 
 
 @click.command(short_help="One HTML file about a saved model, for those who approve it.")
@@ -78,7 +73,6 @@ def report(
     Pictures of MuJoCo's robots need a display, or MUJOCO_GL=egl in the environment. What the numbers mean, and what
     else can be told: page "Reports" of the documentation.
     """
-    from sb3_rmdp.cli import bad_input, load_with_env, with_progress
 
     with bad_input():
         from sb3_rmdp.approval.plan import make_plan

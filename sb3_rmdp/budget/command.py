@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from sb3_rmdp.commands import bad_input, parse_env_kwargs
+
 if TYPE_CHECKING:
     from sb3_rmdp.budget.curve import BudgetCurve
 
@@ -64,12 +66,6 @@ def parse_numbers(_: click.Context, __: click.Parameter, values: tuple[str, ...]
     return tuple(numbers)
 
 
-def _values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    from sb3_rmdp.cli import parse_env_kwargs  # late: it imports this module
-
-    return parse_env_kwargs(ctx, parameter, values)
-
-
 @click.command(cls=ManyValues, short_help="How many policies are needed: welfare against k, and what the next one is worth.")
 @click.argument("env_id", metavar="[ENV_ID]", required=False)
 @click.option(
@@ -90,7 +86,7 @@ def _values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
     "params",
     multiple=True,
     metavar="NAME:VALUE",
-    callback=_values,
+    callback=parse_env_kwargs,
     help="Hyperparameter in the place of the tuned one; may be repeated.",
 )
 @click.option(
@@ -101,7 +97,9 @@ def _values(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
     help="Zip files of models to evaluate, in the place of trainings; several of one k are seeds.",
 )
 @click.option("--env", "env_option", metavar="ID", help="Same as ENV_ID. Not needed for models in run folders of RL Zoo.")
-@click.option("--env-kwargs", multiple=True, metavar="NAME:VALUE", callback=_values, help="Argument of the environment.")
+@click.option(
+    "--env-kwargs", multiple=True, metavar="NAME:VALUE", callback=parse_env_kwargs, help="Argument of the environment."
+)
 @click.option("--episodes", type=click.IntRange(min=1), default=10, show_default=True, help="Episodes per policy to evaluate.")
 @click.option(
     "--deterministic/--stochastic", default=True, show_default=True, help="Likeliest actions, or samples as in training."
@@ -145,7 +143,6 @@ def budget(
 
     Hyperparameters are the tuned ones of the environment, as for "sb3-rmdp train".
     """
-    from sb3_rmdp.cli import bad_input
 
     # Modules of the user's own are found where the command is called, as they are by "python -m"
     if os.getcwd() not in sys.path:

@@ -13,6 +13,7 @@ from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.budget.curve import BudgetCurve
 from sb3_rmdp.budget.task import EVALUATION_SEED, EnvSource, Task, described, evaluate_anew
 from sb3_rmdp.budget.training import row_of
+from sb3_rmdp.commands import load_with_env
 from sb3_rmdp.envs.contract import integer
 
 
@@ -73,7 +74,6 @@ def _load(
     model: str | Path | RepresentedPPO, name: str, task: Task | None, env_kwargs: dict[str, Any], device: str
 ) -> tuple[RepresentedPPO, VecEnv, str]:
     """A model, an environment for its evaluation, and the name of that."""
-    from sb3_rmdp.cli import load_with_env  # late: the command imports this module
 
     if isinstance(model, (str, Path)) and (task is None or isinstance(task.env, str)):
         env_id = None if task is None else str(task.env)

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from sb3_rmdp.commands import bad_input
+
 
 @click.command(short_help="Representatives of a saved model as stock PPO zips and ONNX, with a manifest.")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -43,7 +45,6 @@ def export(model: Path, out: Path | None, onnx: bool, statistics: Path | None, f
       sb3-rmdp export model.zip -o service --vec-normalize vecnormalize.pkl
       sb3-rmdp verify service
     """
-    from sb3_rmdp.cli import bad_input
     from sb3_rmdp.export import export as write_export
 
     folder = out or model.with_name(f"{model.name.removesuffix('.zip')}-export")
@@ -70,7 +71,6 @@ def verify(folder: Path, digest: str | None) -> None:
       sb3-rmdp verify service
       sb3-rmdp verify service --sha256 5e9d71a4c3f0
     """
-    from sb3_rmdp.cli import bad_input
     from sb3_rmdp.export import verify as verify_export
 
     with bad_input():

@@ -19,6 +19,7 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_rmdp.commands import UNUSED_SCHEDULES
 from sb3_rmdp.common.files import model_file, read_model_data
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.representative import Representative
@@ -129,7 +130,6 @@ def read_model(path: str | Path) -> tuple[Path, bytes, RepresentedPPO]:
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if it is no model, or cannot be loaded
     """
-    from sb3_rmdp.cli import UNUSED_SCHEDULES
 
     if Path(path).is_dir():
         raise ValueError(f"{path} is a folder: give the zip file of a model, e.g. {Path(path) / 'best_model.zip'}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from sb3_rmdp.commands import UNUSED_SCHEDULES, bad_input, load_with_env, parse_env_kwargs, with_progress
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -19,13 +21,6 @@ RECORDED = 50
 
 FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def parse_env_kwargs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """As for ``sb3-rmdp evaluate``, whose module has imported this one."""
-    from sb3_rmdp import cli
-
-    return cli.parse_env_kwargs(context, parameter, values)
 
 
 @click.command(short_help="The best representative of users who were not in training, and how sure that is.")
@@ -100,7 +95,6 @@ def assign(
       0,3,71.5
       2,0,12
     """
-    from sb3_rmdp.cli import bad_input
     from sb3_rmdp.service.reading import read_users
 
     with bad_input():
@@ -164,7 +158,6 @@ def load_model(path: Path) -> RepresentedPPO:
     :raises FileNotFoundError: if there is none
     """
     from sb3_rmdp import RepresentedPPO
-    from sb3_rmdp.cli import UNUSED_SCHEDULES
 
     return RepresentedPPO.load(path, device="cpu", custom_objects=UNUSED_SCHEDULES)
 
@@ -214,7 +207,6 @@ def record_first(
     :param n_episodes: of each representative
     :return: the model, and its episodes
     """
-    from sb3_rmdp.cli import bad_input, load_with_env, with_progress
     from sb3_rmdp.service import Scores, record_episodes
     from sb3_rmdp.service.assign import checked_weights
     from sb3_rmdp.service.rewards import takes_info
@@ -248,7 +240,6 @@ def write(result: NewUsers, facts: dict[str, Any], json_file: Path | None, csv_f
     :param csv_file: file, "-" for stdout
     :param plot: file of a picture
     """
-    from sb3_rmdp.cli import bad_input
     from sb3_rmdp.common.report import save_text, to_json
     from sb3_rmdp.service.report import as_dict, print_new_users, save_picture, to_csv
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from sb3_rmdp.commands import bad_input
+
 if TYPE_CHECKING:
     from sb3_rmdp.sweep.config import Run, Sweep
     from sb3_rmdp.sweep.results import Results
@@ -97,7 +99,6 @@ def sweep(
 
     All keys, and the columns of the CSV file: page "Sweeps" of the documentation.
     """
-    from sb3_rmdp.cli import bad_input
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     # Modules of the user's own are found where the command is called, as they are by "python -m"; Ray tells its workers
@@ -196,7 +197,6 @@ def train(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from sb3_rmdp.cli import bad_input
     from sb3_rmdp.sweep.scheduling import Finished, connect, disconnect, execute
 
     at_a_time = workers or (None if address else min(cores(), len(pending)))
