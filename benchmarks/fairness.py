@@ -115,9 +115,13 @@ def summary(runs: list[dict[str, Any]]) -> str:
         own = [run for run in runs if run["welfare"] == name]
         best = best_speed(name)
         if own:
-            cells = [f"{mean_and_error([run[figure] for run in own])} ({best[figure]:.2f})" for figure in FIGURES]
+            cells = [f"{_told([run[figure] for run in own])} ({best[figure]:.2f})" for figure in FIGURES]
             lines.append(f"| {name} | {', '.join(str(run['seed']) for run in own)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _told(values: list[float]) -> str:
+    return mean_and_error(values) if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
