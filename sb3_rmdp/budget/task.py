@@ -120,12 +120,9 @@ def tuned(env_id: str | None) -> Tuned:
     """
     :param env_id: id of an environment, without its module; ``None`` if it has none
     :return: its entry in ``hyperparams/rppo.yml``, or the default one
-    :raises ImportError: if there is no PyYAML, with the line that installs it
     """
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError("tuned hyperparameters need PyYAML: pip install pyyaml") from error
+    import yaml  # late: --help should not wait
+
     entries = yaml.safe_load(default_config("rppo").read_text(encoding="utf-8"))
     entry = dict(entries.get(env_id, entries["default"]))
     transitions = int(float(entry.pop("n_timesteps"))) // int(entry.pop("k"))

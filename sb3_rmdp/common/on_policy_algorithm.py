@@ -24,6 +24,7 @@ from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
 from sb3_rmdp.common.population import (
     Population,
     agent_weights_of,
+    check_agent,
     check_budget,
     check_no_reward_normalization,
     check_same_normalization,
@@ -406,8 +407,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         :return: the representative that serves the agent
         :raises ValueError: if there is no such agent
         """
-        if not 0 <= agent < self.n_agents:
-            raise ValueError(f"agent={agent}: there are {self.n_agents} agents, numbered 0 to {self.n_agents - 1}")
+        check_agent(agent, self.n_agents)
         return int(self.assignment.representatives[agent])
 
     def assign(

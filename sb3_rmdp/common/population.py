@@ -115,6 +115,16 @@ def check_budget(k: int | None, n_agents: int | None = None) -> None:
         raise ValueError(f"k={k} representatives for n_agents={n_agents}: choose k from 1 to {n_agents}")
 
 
+def check_agent(agent: int, n_agents: int) -> None:
+    """
+    :param agent: number of an agent
+    :param n_agents: how many there are
+    :raises ValueError: if there is no such agent
+    """
+    if not 0 <= agent < n_agents:
+        raise ValueError(f"agent={agent}: there are {n_agents} agents, numbered 0 to {n_agents - 1}")
+
+
 def check_same_population(model: Population, env: Population) -> None:
     """
     :param model: the agents that a model was made for

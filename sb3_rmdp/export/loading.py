@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import maybe_transpose
 from stable_baselines3.common.utils import is_vectorized_observation
 
 from sb3_rmdp.common.normalization import WHOLE
+from sb3_rmdp.common.population import check_agent
 from sb3_rmdp.export.graph import RUNNER, check_installed, open_session, run_session
 from sb3_rmdp.export.manifest import read_listed, verify
 from sb3_rmdp.export.normalization import parts
@@ -78,8 +79,7 @@ class Exported:
         :return: the representative that serves the agent
         :raises ValueError: if there is no such agent
         """
-        if not 0 <= agent < self.n_agents:
-            raise ValueError(f"agent={agent}: there are {self.n_agents} agents, numbered 0 to {self.n_agents - 1}")
+        check_agent(agent, self.n_agents)
         return int(self.assignment[agent])
 
     def representative(self, index: int) -> ExportedRepresentative:
