@@ -225,3 +225,10 @@ def test_fairness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [run["welfare"] for run in runs] == chosen  # and none of them twice
     table = capsys.readouterr().out
     assert all(f"| {name} | 0 | " in table for name in chosen) and "(40.0" in table
+    fairness.main(["--summary", "--out", str(out), "--picture", str(tmp_path / "fairness.png")])
+    assert (tmp_path / "fairness.png").stat().st_size > 10_000
+    axes = fairness.picture(runs).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a constant speed", *chosen]
+    # At a minimum of 40 the eighty around 1 m/s have 77.5 or so, and the twenty 40
+    (ring,) = [line for line in axes.lines if len(line.get_xdata()) == 1 and abs(line.get_ydata()[0] - 40.0) < 0.2]
+    assert ring.get_xdata()[0] == pytest.approx(72.0, abs=0.2)

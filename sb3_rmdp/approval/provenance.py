@@ -126,7 +126,7 @@ def provenance(
     base = env.get_attr("unwrapped", indices=0)[0]
     return Provenance(
         date=date or datetime.now(timezone.utc),
-        file=None if path is None else _read_file(model_file(path)),
+        file=None if path is None else _read_file(model_file(path), saved.get("sb3_rmdp_version")),
         algorithm=type(model).__name__,
         env_id=type(base).__name__ if spec is None else spec.id,
         env_kwargs={} if spec is None else {name: value for name, value in spec.kwargs.items() if name != "render_mode"},
@@ -160,12 +160,14 @@ def spec_of(env: VecEnv) -> EnvSpec | None:
     return spec if isinstance(spec, EnvSpec) else None
 
 
-def _read_file(path: Path) -> ModelFile:
+def _read_file(path: Path, own_version: str | None) -> ModelFile:
     content = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         text = archive.read("system_info.txt").decode() if "system_info.txt" in archive.namelist() else ""
     lines = (line.removeprefix("- ").partition(": ") for line in text.splitlines())
     saved_with = {SAVED_NAMES[name]: value.strip() for name, _, value in lines if name in SAVED_NAMES}
+    if own_version is not None:
+        saved_with["sb3_rmdp"] = own_version
     return ModelFile(path.name, len(content), hashlib.sha256(content).hexdigest(), saved_with)
 
 

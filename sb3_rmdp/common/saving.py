@@ -31,6 +31,8 @@ class SavedRepresented(OnPolicyAlgorithm):
     assignment_method: str | type[Assignment]
     assignment_kwargs: dict[str, Any] | None
     welfare: Welfare
+    #: With which it was saved; ``None`` before that
+    sb3_rmdp_version: str | None = None
     #: Mean returns last seen of each representative, (k, n_rewards); empty before the first training
     _mean_returns: th.Tensor
 
@@ -57,6 +59,9 @@ class SavedRepresented(OnPolicyAlgorithm):
         :param exclude: attributes to leave out
         :param include: attributes to save that would be left out
         """
+        from sb3_rmdp import __version__
+
+        self.sb3_rmdp_version = __version__
         if isinstance(path, (str, pathlib.Path)):
             save_whole(path, lambda file: super(SavedRepresented, self).save(file, exclude, include))
         else:

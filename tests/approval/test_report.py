@@ -17,7 +17,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import set_random_seed
 
-from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp import RepresentedPPO, __version__, evaluate_welfare
 from sb3_rmdp.approval import sections, wording, write_report
 from sb3_rmdp.approval.html import Markup, element
 from sb3_rmdp.approval.provenance import provenance
@@ -87,6 +87,7 @@ def test_what_was_trained(grid: Path) -> None:
     )
     versions = {row[0]: row[1:] for row in page.tables["Software"]}
     assert versions["torch"][0] == versions["torch"][1] and versions["numpy"] == [np.__version__] * 2
+    assert versions["sb3_rmdp"] == [__version__] * 2
     assert "2026-01-02" in page.text
 
 

@@ -14,7 +14,7 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp import RepresentedPPO, __version__, evaluate_welfare
 from sb3_rmdp.common.assignment import ASSIGNMENTS, RandomAssignment
 from tests.probes import Drift, KnownAssignment, time_limited, vectorized
 
@@ -105,6 +105,18 @@ def test_open_files(tmp_path: Path) -> None:
     model.save(buffer)
     loaded = RepresentedPPO.load(buffer, env=known())
     np.testing.assert_array_equal(loaded.assignment.representatives, model.assignment.representatives)
+
+
+def test_a_file_tells_the_version_that_saved_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_rmdp.__version__", "0.0.7")
+    model = trained()
+    assert model.sb3_rmdp_version is None
+    model.save(tmp_path / "old.zip")
+    monkeypatch.undo()
+    loaded = RepresentedPPO.load(tmp_path / "old.zip")
+    assert loaded.sb3_rmdp_version == "0.0.7"
+    loaded.save(tmp_path / "new.zip")
+    assert RepresentedPPO.load(tmp_path / "new.zip").sb3_rmdp_version == __version__
 
 
 def test_hyperparameters_can_change_on_loading(tmp_path: Path) -> None:
