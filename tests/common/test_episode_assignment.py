@@ -165,6 +165,27 @@ def test_agents_count_on_what_their_representative_does_or_aims_at_whichever_is_
     assert aims(assignment) == [None, 2.0] and assignment.representatives.tolist() == [0, 1, 1, 1]
 
 
+def test_nobody_is_counted_both_where_it_is_and_where_it_goes() -> None:
+    assignment = EpisodeAssignment(6, 2, patience=9, **QUICK)
+    own: list[Told] = [(0, [5, 4, 0, 0, 0, 0], 0.0), (1, [0, 0, 4, 4, 0, 0], 1.0)]
+    tell(assignment, [*own, (1, [0, 0, 0, 3, 6, 6], 2.0)])
+    tell(assignment, own)
+    assert aims(assignment) == [None, 2.0]
+    # On the way 1 still serves agents 2 and 3, whom it is about to leave: better who stays with them than with 0 and 1
+    tell(assignment, [*own, (0, [0, 0, 8, 8, 0, 0], 3.0)])
+    assert aims(assignment) == [3.0, 2.0]
+
+
+def test_a_full_archive_keeps_what_is_best_for_somebody() -> None:
+    assignment = EpisodeAssignment(4, 2, archive_size=4, **QUICK)
+    alike: list[Told] = [(0, [9, 8, 0, 0], 0.0), (0, [8.5, 8.5, 0, 0], 1.0), (0, [8, 9, 0, 0], 2.0)]
+    # Nobody is sent to agent 3, for whom less can be done than for those who would have to be left
+    for _ in range(3):
+        tell(assignment, [*alike, (1, [0, 0, 9, 0], 3.0), (1, [0, 0, 0, 1], 4.0)])
+    kept = [episode.returns.tolist() for episode in assignment.archive.episodes]
+    assert kept == [[9, 8, 0, 0], [8, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 1]]
+
+
 def test_a_move_has_to_be_worth_the_wait() -> None:
     for move_cost, expected in ((0.0, 2.0), (0.2, 2.0), (0.3, None), (1.0, None)):
         assignment = EpisodeAssignment(4, 2, mixing=1.0, warm_start=1, move_cost=move_cost)

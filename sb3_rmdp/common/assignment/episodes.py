@@ -154,9 +154,8 @@ class EpisodeAssignment(EMAssignment):
         self._reassign(n_moments)
         self._teach(own, new)
         if self.archive.is_full:
-            candidates = np.concatenate([self._values(own, n_moments), self._worth(self.archive.episodes, n_moments)])
-            gains, _ = swap_gains(candidates, np.arange(self.k))
-            self.archive.keep_best(gains[self.k :].max(axis=1))
+            paid, promised = (self._worth(self.archive.episodes, n) for n in (0.0, n_moments))
+            self.archive.keep_best(-np.minimum(_places(paid), _places(promised)))
 
     @property
     def _known(self) -> np.ndarray:
@@ -172,12 +171,14 @@ class EpisodeAssignment(EMAssignment):
         return np.where(promised > 0.0, np.maximum(paid, promised), paid)
 
     def _values(self, own: np.ndarray, n_moments: float) -> np.ndarray:
-        """What agents may count on under every representative, (k, n_compared)."""
+        """
+        What representatives are worth, (k, n_compared): what they do, or what they aim at, but not both. Nobody stays where it is
+        and goes elsewhere as well: with both, there would seem to be a representative in either place.
+        """
         values = own.copy()
         for j, aim in enumerate(self.aims):
             if aim is not None:
-                worth = self._worth([aim], n_moments)[0]
-                values[j] = np.maximum(worth, own[j]) if self._known[j] else worth
+                values[j] = self._worth([aim], n_moments)[0]
         return values
 
     def _judge(self, own: np.ndarray, n_moments: float) -> None:
@@ -319,3 +320,9 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosines of rows (p, n) and rows (q, n), (p, q); 0 where a row is."""
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
     return a @ b.T
+
+
+def _places(utilities: np.ndarray) -> np.ndarray:
+    """The best place of every row (p, n) among all rows, whatever the column, (p,): 0 for the largest of some column."""
+    order = np.argsort(-utilities, axis=0, kind="stable")
+    return np.argsort(order, axis=0, kind="stable").min(axis=1)
