@@ -172,8 +172,8 @@ class EpisodeAssignment(EMAssignment):
 
     def _values(self, own: np.ndarray, n_moments: float) -> np.ndarray:
         """
-        What representatives are worth, (k, n_compared): what they do, or what they aim at, but not both. Nobody stays where it is
-        and goes elsewhere as well: with both, there would seem to be a representative in either place.
+        What representatives are worth, (k, n_compared): what they do, or what they aim at, but not both. Nobody stays where it
+        is and goes elsewhere as well: with both, there would seem to be a representative in either place.
         """
         values = own.copy()
         for j, aim in enumerate(self.aims):
