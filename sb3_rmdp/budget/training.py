@@ -26,6 +26,7 @@ from sb3_rmdp.budget.task import (
     described,
     tuned,
 )
+from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT
 from sb3_rmdp.common.population import population_of
 from sb3_rmdp.envs.contract import integer
 
@@ -103,7 +104,7 @@ def budget_curve(
     hyperparams = {**known.arguments, **(model_kwargs or {})}
     arguments = check_arguments(hyperparams)
     if warm and len(ks) > 1:
-        check_can_grow(arguments.get("assignment", "em"))
+        check_can_grow(arguments.get("assignment", DEFAULT_ASSIGNMENT))
     population = _check_models(task, ks, arguments)
 
     settings = {

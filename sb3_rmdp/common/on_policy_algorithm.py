@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.common.actor import numpy_actor
 from sb3_rmdp.common.agent_weights import AgentWeights
-from sb3_rmdp.common.assignment import Assignment, assignment_class, make_assignment
+from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment, assignment_class, make_assignment
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
 from sb3_rmdp.common.population import (
@@ -78,7 +78,7 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
         k: int | None = None,
-        assignment: str | type[Assignment] = "em",
+        assignment: str | type[Assignment] = DEFAULT_ASSIGNMENT,
         assignment_kwargs: dict[str, Any] | None = None,
         welfare: str = "utilitarian",
         welfare_kwargs: dict[str, Any] | None = None,

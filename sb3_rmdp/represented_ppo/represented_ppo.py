@@ -11,7 +11,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
-from sb3_rmdp.common.assignment import Assignment
+from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment
 from sb3_rmdp.common.imitation import Imitation
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
@@ -62,7 +62,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param device:
     :param _init_setup_model:
     :param k: number of representatives, 1 <= k <= n_agents
-    :param assignment: "em", "end_to_end", "episodes", "fixed", "random", "clustering", a subclass of ``Assignment``,
+    :param assignment: "episodes", "em", "end_to_end", "fixed", "random", "clustering", a subclass of ``Assignment``,
         or ``module:Class`` for one that can be imported
     :param assignment_kwargs: arguments of the assignment
     :param welfare: what policies ascend together: "utilitarian", the mean over agents; "nash", "egalitarian", "alpha_fair" or
@@ -109,7 +109,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
         k: int | None = None,
-        assignment: str | type[Assignment] = "em",
+        assignment: str | type[Assignment] = DEFAULT_ASSIGNMENT,
         assignment_kwargs: dict[str, Any] | None = None,
         welfare: str = "utilitarian",
         welfare_kwargs: dict[str, Any] | None = None,

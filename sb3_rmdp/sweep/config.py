@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from sb3_rmdp import RepresentedPPO
-from sb3_rmdp.common.assignment import ASSIGNMENTS, assignment_class
+from sb3_rmdp.common.assignment import ASSIGNMENTS, DEFAULT_ASSIGNMENT, assignment_class
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.zoo.hyperparams import NOT_KEYS, default_config
 
@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "k": None,
     "n": None,
     "grid": None,
-    "algorithms": ["em"],
+    "algorithms": [DEFAULT_ASSIGNMENT],
     "once": [],
     "seeds": 1,
     "transitions_per_policy": ...,

@@ -18,18 +18,32 @@ def _sample_em(trial: optuna.Trial) -> None:
     trial.suggest_int("warm_start", 0, 20)
 
 
+def _sample_episodes(trial: optuna.Trial) -> None:
+    _sample_em(trial)
+    trial.suggest_int("patience", 10, 100, log=True)
+    trial.suggest_float("exploration", 0.0, 0.5)
+    trial.suggest_int("stagnation", 0, 30)
+
+
 def _sample_end_to_end(trial: optuna.Trial) -> None:
     trial.suggest_float("assignment_learning_rate", 3e-4, 3e-2, log=True)
     trial.suggest_float("init_std", 1e-2, 1.0, log=True)
 
 
 #: What there is to tune in each assignment; one that is not here has nothing
-ASSIGNMENT_SAMPLERS: dict[str, Callable[[optuna.Trial], None]] = {"em": _sample_em, "end_to_end": _sample_end_to_end}
+ASSIGNMENT_SAMPLERS: dict[str, Callable[[optuna.Trial], None]] = {
+    "episodes": _sample_episodes,
+    "em": _sample_em,
+    "end_to_end": _sample_end_to_end,
+}
 
 #: Constructor arguments of assignments under the names of their samples, which must not be those of PPO's
 ASSIGNMENT_KWARGS = {
     "mixing": "mixing",
     "warm_start": "warm_start",
+    "patience": "patience",
+    "exploration": "exploration",
+    "stagnation": "stagnation",
     "assignment_learning_rate": "learning_rate",
     "init_std": "init_std",
 }
@@ -47,7 +61,7 @@ def sample_represented_params(
     :param n_actions: length of continuous actions, 0 for discrete ones
     :param n_envs: number of training environments
     :param additional_args: what RL Zoo passes for other algorithms
-    :param assignment: assignment to tune; by default EM or end-to-end learning, whichever does better
+    :param assignment: assignment to tune; by default the best of those in :data:`ASSIGNMENT_SAMPLERS`
     :return: arguments of the constructor
     """
     trial.suggest_int("n_steps_pow", 8, 12)

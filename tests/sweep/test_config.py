@@ -38,7 +38,7 @@ def points(runs: tuple[Run, ...]) -> list[tuple]:
 
 def test_the_least_that_there_must_be(tmp_path: Path) -> None:
     plan = sweep(tmp_path)
-    assert points(plan.runs) == [(GRID, 2, None, "em", 0)]
+    assert points(plan.runs) == [(GRID, 2, None, "episodes", 0)]
     assert (plan.name, plan.results, plan.save_models) == ("own", tmp_path / "own.csv", False)
     assert plan.runs[0].checkpoints == (1000,) and plan.runs[0].n_eval_episodes == 20
 

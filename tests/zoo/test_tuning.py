@@ -87,25 +87,25 @@ def test_a_trial_below_the_median_is_pruned(pruner: str, state: TrialState, tmp_
     assert list(trial.intermediate_values) == ([1] if state == TrialState.PRUNED else [1, 2])
 
 
-@pytest.mark.parametrize(
-    ("assignment", "own"),
-    [
-        ("em", {"mixing", "warm_start"}),
-        ("end_to_end", {"assignment_learning_rate", "init_std"}),
-        ("random", set()),
-        (None, {"assignment"}),
-    ],
-)
-def test_parameters_of_the_configured_assignment(assignment: str | None, own: set[str], tmp_path: Path) -> None:
+#: Samples of assignments, by name
+OWN: dict[str, set[str]] = {
+    "episodes": {"mixing", "warm_start", "patience", "exploration", "stagnation"},
+    "em": {"mixing", "warm_start"},
+    "end_to_end": {"assignment_learning_rate", "init_std"},
+    "random": set(),
+}
+
+
+@pytest.mark.parametrize("assignment", [*OWN, None])
+def test_parameters_of_the_configured_assignment(assignment: str | None, tmp_path: Path) -> None:
     params = dict(k=3) if assignment is None else dict(k=3, assignment=assignment)
     tune(tmp_path, n_trials=1, hyperparams=params, optimization_log_path=tmp_path / "trials", n_timesteps=768, verbose=0)
     (trial,) = study(tmp_path).trials
-    names = {"mixing", "warm_start", "assignment_learning_rate", "init_std", "assignment"} & trial.params.keys()
+    names = set().union({"assignment"}, *OWN.values()) & trial.params.keys()
     model = RepresentedPPO.load(tmp_path / "trials" / "trial_0" / "best_model.zip", device="cpu")
-    if assignment is None:
-        assignment = trial.params["assignment"]
-        own = own | ({"mixing", "warm_start"} if assignment == "em" else {"assignment_learning_rate", "init_std"})
-    assert names == own and model.assignment_method == assignment
+    chosen = trial.params["assignment"] if assignment is None else assignment
+    assert names == OWN[chosen] | ({"assignment"} if assignment is None else set())
+    assert model.assignment_method == chosen
 
 
 def test_every_sample_is_accepted() -> None:
@@ -114,7 +114,7 @@ def test_every_sample_is_accepted() -> None:
     assert HYPERPARAMS_CONVERTER["rppo"] is convert_represented_params
     random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     assignments = set()
-    for number in range(12):
+    for number in range(16):
         game, n_actions = ((Waiting, 0), (TwoGroups, 1))[number % 2]
         trial = random.ask()
         sampled = sample_represented_params(trial, n_actions, 3, {})
@@ -129,15 +129,15 @@ def test_every_sample_is_accepted() -> None:
             ends = [(schedule(1.0), schedule(0.0)) for schedule in (model.lr_schedule, model.ent_coef)]  # type: ignore[operator]
             for (start, end), name in zip(ends, ("learning_rate", "ent_coef"), strict=True):
                 assert start == params[f"{name}_start"] and end == pytest.approx(start * params[f"{name}_left"])
-            if params["assignment"] == "em":
-                assert (model.assignment.mixing, model.assignment.warm_start) == (params["mixing"], params["warm_start"])
+            if params["assignment"] != "end_to_end":
+                assert all(getattr(model.assignment, name) == params[name] for name in OWN[params["assignment"]])
             else:
                 assert model.assignment.optimizer is not None
                 assert model.assignment.optimizer.param_groups[0]["lr"] == params["assignment_learning_rate"]
             if n_actions > 0:
                 assert model.policy.log_std_init == params["log_std_init"]
         assignments.add(params["assignment"])
-    assert assignments == {"em", "end_to_end"}
+    assert assignments == {"episodes", "em", "end_to_end"}
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -27,8 +27,12 @@ ASSIGNMENTS: dict[str, type[Assignment]] = {
     "clustering": ClusteringAssignment,
 }
 
+#: Name of the one that models have unless they are told otherwise
+DEFAULT_ASSIGNMENT = "episodes"
+
 __all__ = [
     "ASSIGNMENTS",
+    "DEFAULT_ASSIGNMENT",
     "Assignment",
     "ClusteringAssignment",
     "EMAssignment",
