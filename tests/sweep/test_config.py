@@ -233,8 +233,8 @@ def test_wrong_texts(text: str, said: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (dict(k=[3, 26]), f"{GRID} k=26 em seed=0: k=26 representatives for n_agents=25"),
-        (dict(environments=[HOPPER], k=[5], n=[3]), "k=5 n=3 em seed=0: k=5 representatives for n_agents=3"),
+        (dict(k=[3, 26]), f"{GRID} k=26 episodes seed=0: k=26 representatives for n_agents=25"),
+        (dict(environments=[HOPPER], k=[5], n=[3]), "k=5 n=3 episodes seed=0: k=5 representatives for n_agents=3"),
         (dict(environments=[{"id": GRID, "kwargs": {"colour": 1}}]), f'{GRID} with {{"colour":1}} cannot be made: '),
         (dict(n=[10]), "cannot be made"),
         (dict(environments=["tests.sweep.probes:Thermometer-v0"]), "no attribute n_agents"),

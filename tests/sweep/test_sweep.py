@@ -130,15 +130,15 @@ def test_a_killed_sweep_resumes_and_runs_that_die_are_tried_again(
     told = [re.sub(r"\([^)]*\)|welfare .*", "...", line.strip()) for line in lines]
     error = "RuntimeError: the tenth step is one too many"
     assert told == [
-        "0/3 wait k=2 em seed=0: its process died ...; trying again",
-        "1/3 wait k=2 em seed=0: ...",
-        f"1/3 raise once k=2 em seed=0: {error}; trying again",
-        "2/3 raise once k=2 em seed=0: ...",
-        f"2/3 raise k=2 em seed=0: {error}; trying again",
-        f"3/3 raise k=2 em seed=0: {error}; giving up",
+        "0/3 wait k=2 episodes seed=0: its process died ...; trying again",
+        "1/3 wait k=2 episodes seed=0: ...",
+        f"1/3 raise once k=2 episodes seed=0: {error}; trying again",
+        "2/3 raise once k=2 episodes seed=0: ...",
+        f"2/3 raise k=2 episodes seed=0: {error}; trying again",
+        f"3/3 raise k=2 episodes seed=0: {error}; giving up",
     ]
     assert out.endswith(
-        f"3 of 4 runs are in {results}\n1 failed in every attempt; the same command tries them again:\n  raise k=2 em seed=0\n"
+        f"3 of 4 runs are in {results}\n1 failed in every attempt; the same command tries them again:\n  raise k=2 episodes seed=0\n"
     )
 
     # Each of them once, the old ones untouched

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ class Recorder(BaseCallback):
 
     def _on_training_start(self) -> None:
         state = self.model.assignment.state_dict()  # type: ignore[attr-defined]
-        type(self).assignment = {name: value.clone() for name, value in state.items()}
+        type(self).assignment = copy.deepcopy(dict(state))
         type(self).rates = {}
 
     def _record(self) -> None:
