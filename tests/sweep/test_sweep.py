@@ -138,7 +138,8 @@ def test_a_killed_sweep_resumes_and_runs_that_die_are_tried_again(
         f"3/3 raise k=2 episodes seed=0: {error}; giving up",
     ]
     assert out.endswith(
-        f"3 of 4 runs are in {results}\n1 failed in every attempt; the same command tries them again:\n  raise k=2 episodes seed=0\n"
+        f"3 of 4 runs are in {results}\n"
+        "1 failed in every attempt; the same command tries them again:\n  raise k=2 episodes seed=0\n"
     )
 
     # Each of them once, the old ones untouched
