@@ -120,6 +120,7 @@ def test_weights_are_held_once_and_not_for_ever():
     frozen = given.copy()
     frozen.setflags(write=False)
     assert RewardWeights(frozen).array is frozen
+    gc.collect()  # what other tests have left
     pickled, held = pickle.dumps(weights), len(RewardWeights._held)
     del weights
     gc.collect()

@@ -31,7 +31,7 @@ from tests.probes import Drift, time_limited, vectorized
 
 #: As many representatives as environments: representative e acts in environment e
 K = 3
-SMALL: dict[str, Any] = dict(k=K, n_steps=96, batch_size=32, n_epochs=2, gamma=1.0, seed=0, device="cpu")
+SMALL: dict[str, Any] = dict(k=K, n_steps=96, batch_size=32, n_epochs=2, gamma=1.0, assignment="em", seed=0, device="cpu")
 
 
 def walkers(**kwargs: Any) -> VecEnv:
