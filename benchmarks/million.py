@@ -61,7 +61,7 @@ def main() -> None:
     n, k, steps = arguments.n, arguments.k, Steps()
     env_kwargs: dict[str, Any] = {"n_agents": n, "n_features": arguments.features}
     env = make_represented_vec_env(arguments.env, k, seed=0, env_kwargs=env_kwargs)
-    model = RepresentedPPO("MlpPolicy", env, k=k, seed=0, device="cpu", n_steps=arguments.steps)
+    model = RepresentedPPO("MlpPolicy", env, k=k, assignment="em", seed=0, device="cpu", n_steps=arguments.steps)
     steps.done("make")
     before = model.assignment.representatives
     model.learn(arguments.steps * k * arguments.updates, progress_bar=sys.stderr.isatty())

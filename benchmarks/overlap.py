@@ -48,7 +48,7 @@ class Parts:
 
     def __init__(self, k: int, n_agents: int):
         self.env = make_represented_vec_env("rmdp/HalfCheetahVelocity-v0", k, env_kwargs={"n_agents": n_agents})
-        self.model = RepresentedPPO("MlpPolicy", self.env, k=k, device="cpu", seed=0)
+        self.model = RepresentedPPO("MlpPolicy", self.env, k=k, assignment="em", device="cpu", seed=0)
         self.model.learn(2 * k * self.model.n_steps)
         self.model.rollout_buffer.compute_marginal_advantages(*self.model._group_weights())
         act = numpy_actor(self.model.policy)

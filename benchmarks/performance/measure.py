@@ -86,7 +86,7 @@ def represented(case: Case, work: dict[str, Any]) -> Side:
         threads = {"n_threads": case.threads}
         env = make_vec_env(case.env, case.k, seed=0, env_kwargs=env_kwargs, vec_env_cls=VelocityVecEnv, vec_env_kwargs=threads)
     rank: dict[str, Any] = {} if case.critic_rank is None else {"critic_rank": case.critic_rank}
-    model = RepresentedPPO("MlpPolicy", env, k=case.k, seed=0, device=case.device, **work, **rank)
+    model = RepresentedPPO("MlpPolicy", env, k=case.k, assignment="em", seed=0, device=case.device, **work, **rank)
     return Side(model, work["n_steps"] * case.k, threads=case.threads or DEFAULT_THREADS)
 
 
