@@ -59,7 +59,7 @@ class SavedRepresented(OnPolicyAlgorithm):
         :param exclude: attributes to leave out
         :param include: attributes to save that would be left out
         """
-        from sb3_rmdp import __version__
+        from sb3_rmdp import __version__  # not at the top: the package imports this module
 
         self.sb3_rmdp_version = __version__
         if isinstance(path, (str, pathlib.Path)):
