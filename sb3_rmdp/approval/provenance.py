@@ -122,7 +122,9 @@ def provenance(
     # The file knows schedules that were replaced on loading
     saved = {} if path is None else _saved_attributes(model_file(path))
     names = [name for name in inspect.signature(type(model).__init__).parameters if name not in NO_HYPERPARAMETERS]
-    known = {name: saved.get(name, getattr(model, name, None)) for name in names}
+    had = {name: getattr(model, name, None) for name in names}
+    # Of a class a file has all methods, and no name
+    known = {name: value if isinstance(value, type) else saved.get(name, value) for name, value in had.items()}
     base = env.get_attr("unwrapped", indices=0)[0]
     return Provenance(
         date=date or datetime.now(timezone.utc),
@@ -178,8 +180,10 @@ def _saved_attributes(path: Path) -> dict[str, Any]:
 
 def _told(value: Any) -> str:
     """
-    >>> _told(0.5), _told({"a": 1}), _told(max), _told({":type:": "<class 'x.Linear'>", ":serialized:": "gA", "start": "0.1"})
-    ('0.5', "{'a': 1}", 'function max', 'Linear(start=0.1)')
+    >>> _told(0.5), _told({"a": 1}), _told(max), _told(int)
+    ('0.5', "{'a': 1}", 'function max', 'int')
+    >>> _told({":type:": "<class 'x.Linear'>", ":serialized:": "gA", "start": "0.1"})
+    'Linear(start=0.1)'
 
     A value as text; of an object that a zip file holds, its class and what SB3 has written down beside the pickle.
     """
@@ -189,6 +193,8 @@ def _told(value: Any) -> str:
         return f"{kind}({parts})"
     if inspect.isroutine(value):
         return f"function {value.__name__}"
+    if isinstance(value, type):
+        return value.__name__
     return str(value)
 
 

@@ -85,6 +85,7 @@ def test_what_was_trained(grid: Path) -> None:
     assert (
         settings["n_steps"] == "16" and settings["learning_rate"] == "0.0003" and "ConstantSchedule" in settings["clip_range"]
     )
+    assert settings["rollout_buffer_class"] == "VectorRewardRolloutBuffer"
     versions = {row[0]: row[1:] for row in page.tables["Software"]}
     assert versions["torch"][0] == versions["torch"][1] and versions["numpy"] == [np.__version__] * 2
     assert versions["sb3_rmdp"] == [__version__] * 2
