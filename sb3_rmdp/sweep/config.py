@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import itertools
@@ -19,6 +18,7 @@ import yaml
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import ASSIGNMENTS, DEFAULT_ASSIGNMENT, assignment_class
 from sb3_rmdp.envs.registered import check_registered
+from sb3_rmdp.sweep.values import check_name, count, counts, mapping
 from sb3_rmdp.zoo.hyperparams import NOT_KEYS, default_config
 
 #: Keys of a file, and what they are where they are left out; ``...`` must be there
@@ -42,6 +42,9 @@ DEFAULTS: dict[str, Any] = {
 #: Arguments of the model that the grid does not set
 MODEL_KEYS = tuple(name for name in inspect.signature(RepresentedPPO).parameters if name not in (*NOT_KEYS, "k"))
 
+#: Beside them: environments in which every policy acts, one by default
+ENVS_PER_POLICY = "envs_per_policy"
+
 #: Keys of tuned entries that a sweep sets itself
 REPLACED = ("k", "n_timesteps")
 
@@ -64,7 +67,7 @@ class Run:
     :param env_kwargs: its arguments, ``n_agents`` included where the sweep sets it
     :param k: number of representatives
     :param algorithm: name within the sweep
-    :param hyperparams: arguments of the model as they are written, the assignment included
+    :param hyperparams: arguments of the model as they are written, the assignment included, and :data:`ENVS_PER_POLICY`
     :param seed: of the training
     :param checkpoints: transitions per policy at which welfare is measured, rising; the last one is the end
     :param n_eval_episodes: episodes per representative and evaluation
@@ -91,6 +94,20 @@ class Run:
     def n(self) -> int | None:
         """Number of agents, where the sweep sets it."""
         return self.env_kwargs.get("n_agents")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the model, as they are written."""
+        return {key: value for key, value in self.hyperparams.items() if key != ENVS_PER_POLICY}
+
+    @property
+    def n_envs(self) -> int:
+        """
+        Environments of the training.
+
+        :raises ValueError: if what is written is no number
+        """
+        return self.k * count(ENVS_PER_POLICY, self.hyperparams.get(ENVS_PER_POLICY, 1))
 
     @property
     def transitions(self) -> int:
@@ -168,7 +185,7 @@ def _sweep(path: Path, config: Any) -> Sweep:
         if k not in {k for k, _ in points}:
             raise ValueError(f"once: {k} is none of the numbers k of this sweep")
     algorithms = _algorithms(values["algorithms"])
-    common = _mapping("hyperparams", values["hyperparams"])
+    common = mapping("hyperparams", values["hyperparams"])
     _check_model_keys("hyperparams", common, without=("assignment", "assignment_kwargs"))
     seeds = values["seeds"]
     checkpoints = _checkpoints(values["checkpoints"], count("transitions_per_policy", values["transitions_per_policy"]))
@@ -203,7 +220,7 @@ def _environments(entries: Any) -> list[tuple[str, dict[str, Any], str, dict[str
         raise ValueError(f"environments: {entries!r} is no list of environments, such as [rmdp/ResourceGathering-v0]")
     environments = []
     for entry in entries:
-        entry = {"id": entry} if isinstance(entry, str) else _mapping("environments", entry)
+        entry = {"id": entry} if isinstance(entry, str) else mapping("environments", entry)
         for key in entry:
             check_name(key, ("id", "kwargs", "label"), "no key of an environment")
         env_id = entry.get("id")
@@ -211,8 +228,8 @@ def _environments(entries: Any) -> list[tuple[str, dict[str, Any], str, dict[str
             raise ValueError(f"environments: {entry!r} has no id")
         check_registered(env_id)
         tuned = tuned_entry(env_id)
-        own = _mapping(f"kwargs of {env_id}", entry.get("kwargs") or {})
-        kwargs = {**_mapping("env_kwargs", tuned.pop("env_kwargs", None) or {}), **own}
+        own = mapping(f"kwargs of {env_id}", entry.get("kwargs") or {})
+        kwargs = {**mapping("env_kwargs", tuned.pop("env_kwargs", None) or {}), **own}
         environments.append((env_id, kwargs, str(entry.get("label") or env_id), tuned))
     return environments
 
@@ -247,7 +264,7 @@ def _points(values: dict[str, Any]) -> list[tuple[int, int | None]]:
         raise ValueError(f"grid: {grid!r} is no list of pairs, such as [{{k: 50, n: 1000}}]")
     points: list[tuple[int, int | None]] = []
     for pair in grid:
-        pair = _mapping("grid", pair)
+        pair = mapping("grid", pair)
         for key in pair:
             check_name(key, ("k", "n"), "no key of a pair in grid")
         if "k" not in pair:
@@ -267,7 +284,7 @@ def _algorithms(entries: Any) -> dict[str, dict[str, Any]]:
     for name, own in entries.items():
         if not isinstance(name, str) or not name.isprintable():
             raise ValueError(f"algorithms: {name!r} is no name")
-        arguments = {"assignment": name, **_mapping(f"algorithm {name}", own or {})}
+        arguments = {"assignment": name, **mapping(f"algorithm {name}", own or {})}
         if ":" in str(arguments["assignment"]):
             assignment_class(arguments["assignment"])
         else:
@@ -278,8 +295,9 @@ def _algorithms(entries: Any) -> dict[str, dict[str, Any]]:
 
 
 def _check_model_keys(where: str, arguments: dict[str, Any], without: tuple[str, ...] = ()) -> None:
+    known = [name for name in (*MODEL_KEYS, ENVS_PER_POLICY) if name not in without]
     for key in arguments:
-        check_name(key, [name for name in MODEL_KEYS if name not in without], f"no argument of the model here ({where})")
+        check_name(key, known, f"no argument of the model here ({where})")
 
 
 def _checkpoints(values: Any, transitions: int) -> tuple[int, ...]:
@@ -287,63 +305,3 @@ def _checkpoints(values: Any, transitions: int) -> tuple[int, ...]:
     if checkpoints != sorted(checkpoints) or checkpoints[-1] != transitions:
         raise ValueError(f"checkpoints: {checkpoints} must rise and end with transitions_per_policy, {transitions}")
     return tuple(checkpoints)
-
-
-def _mapping(where: str, value: Any) -> dict[str, Any]:
-    """A mapping of names that can be written as JSON, as results are."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ValueError(f"{where}: {value!r} is no mapping of names to values")
-    try:
-        json.dumps(value, sort_keys=True)
-    except TypeError as error:
-        raise ValueError(
-            f"{where}: {value!r} has something else than numbers, strings, lists and mappings: {error}"
-        ) from error
-    return value
-
-
-def check_name(name: Any, known: Iterable[str], what: str) -> None:
-    """
-    :param name: what somebody wrote
-    :param known: names that there are
-    :param what: what the name is not, for the message
-    :raises ValueError: if it is none of them; names the one most like it
-    """
-    known = list(known)
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1)
-        raise ValueError(
-            f"{name!r} is {what}: " + (f"did you mean {close[0]!r}?" if close else f"choose among {sorted(known)}")
-        )
-
-
-def count(where: str, value: Any, minimum: int = 1) -> int:
-    """
-    :param where: key, for the message
-    :param value: an integer, also written as ``1e6``, which yaml takes for a string
-    :param minimum: least value
-    :raises ValueError: if it is none
-    """
-    try:
-        number = None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = None
-    if number is None or not number.is_integer() or number < minimum:
-        raise ValueError(f"{where}: {value!r} is no whole number of at least {minimum}")
-    return int(number)
-
-
-def counts(where: str, values: Any, minimum: int = 1, empty: bool = False) -> list[int]:
-    """
-    :param where: key, for the message
-    :param values: a list of integers
-    :param minimum: least value
-    :param empty: whether the list may be empty
-    :raises ValueError: if it is none, or one is there twice
-    """
-    if not isinstance(values, list) or not (values or empty):
-        raise ValueError(f"{where}: {values!r} is no list of whole numbers")
-    numbers = [count(where, value, minimum) for value in values]
-    if len(set(numbers)) < len(numbers):
-        raise ValueError(f"{where}: {numbers} has a number twice")
-    return numbers

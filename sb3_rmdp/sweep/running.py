@@ -53,8 +53,8 @@ def train_and_evaluate(run: Run, with_model: bool = False) -> Outcome:
     :param with_model: return the final model as well
     :return: its evaluations
     """
-    env = make_represented_vec_env(run.env_id, run.k, env_kwargs=run.env_kwargs)
-    model = RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.hyperparams))
+    env = make_represented_vec_env(run.env_id, run.k, n_envs=run.n_envs, env_kwargs=run.env_kwargs)
+    model = RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.arguments))
     checkpoints = Checkpoints(run)
     model.learn(run.transitions * run.k, callback=checkpoints)
     checkpoints.finish()
@@ -196,8 +196,9 @@ def check_runs(runs: Iterable[Run]) -> None:
 
 
 def _check_model(run: Run, env: Any) -> None:
-    arguments = as_arguments(run.hyperparams)
+    arguments = as_arguments(run.arguments)
     try:
+        _ = run.n_envs
         check_budget(run.k, population_of(env).n_agents)
         # Buffers are made for the steps, and one environment is enough for representatives that take turns
         arguments["n_steps"] = min(2, run.k * integer("n_steps", arguments.get("n_steps", 2), minimum=1))

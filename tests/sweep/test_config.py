@@ -239,6 +239,8 @@ def test_wrong_texts(text: str, said: str, tmp_path: Path) -> None:
         (dict(n=[10]), "cannot be made"),
         (dict(environments=["tests.sweep.probes:Thermometer-v0"]), "no attribute n_agents"),
         (dict(hyperparams={"n_steps": 0}), "n_steps=0"),
+        (dict(hyperparams={"envs_per_policy": 0}), "envs_per_policy: 0 is no whole number of at least 1"),
+        (dict(algorithms={"em": {"envs_per_policy": "two"}}), "envs_per_policy: 'two' is no whole number"),
         (dict(hyperparams={"learning_rate": "cos_1"}), "'cos_1' is no schedule"),
         (dict(hyperparams={"policy": "MlpPolici"}), "MlpPolici"),
         (dict(hyperparams={"policy_kwargs": {"net_arc": [3]}}), "net_arc"),

@@ -20,6 +20,7 @@ pytest.importorskip("yaml")
 
 from sb3_rmdp.sweep.config import Run
 from sb3_rmdp.sweep.running import train_and_evaluate, versions
+from sb3_rmdp.vec_env import make_represented_vec_env
 from tests.sweep.commands import EVENTFUL, GRID, SMALL
 
 
@@ -44,19 +45,23 @@ class StopAfter(BaseCallback):
 
 
 @pytest.mark.parametrize(
-    ("env_id", "kwargs", "assignment"),
-    [(GRID, {"max_episode_steps": 20}, "em"), ("rmdp/HopperVelocity-v0", {"n_agents": 4, "population_seed": 1}, "end_to_end")],
+    ("env_id", "kwargs", "assignment", "more", "n_envs"),
+    [
+        (GRID, {"max_episode_steps": 20}, "em", {}, 3),
+        ("rmdp/HopperVelocity-v0", {"n_agents": 4, "population_seed": 1}, "end_to_end", {}, 3),
+        (GRID, {}, "episodes", {"envs_per_policy": 2}, 6),
+    ],
 )
 def test_a_run_is_a_plain_training_and_its_evaluation(
-    env_id: str, kwargs: dict[str, Any], assignment: str, tmp_path: Path
+    env_id: str, kwargs: dict[str, Any], assignment: str, more: dict[str, int], n_envs: int, tmp_path: Path
 ) -> None:
-    written = dict(learning_rate="lin_5e-4_1e-4", ent_coef="lin_5e-2_1e-3", assignment=assignment, gamma=1.0)
+    written = dict(learning_rate="lin_5e-4_1e-4", ent_coef="lin_5e-2_1e-3", assignment=assignment, gamma=1.0, **more)
     outcome = train_and_evaluate(Run(env_id, kwargs, 3, "own", hyperparams(**written), 5, (64, 160), 4), with_model=True)
     for transitions, row in zip((64, 160), outcome.rows, strict=True):
         plain: dict[str, Any] = dict(
             learning_rate=LinearSchedule(5e-4, 1e-4, 1.0), ent_coef=LinearSchedule(5e-2, 1e-3, 1.0), gamma=1.0, **SMALL
         )
-        env = gym.make(env_id, **kwargs)
+        env = make_represented_vec_env(env_id, 3, n_envs=n_envs, env_kwargs=kwargs)
         model = RepresentedPPO("MlpPolicy", env, k=3, assignment=assignment, seed=5, device="cpu", **plain)
         if transitions == 160:
             model.learn(480)
@@ -64,7 +69,7 @@ def test_a_run_is_a_plain_training_and_its_evaluation(
             # The beginning of the same training: schedules go to the end of the whole
             stopped = StopAfter(transitions * 3)
             model.learn(480, callback=stopped)
-            assert model.num_timesteps == transitions * 3 + 3  # the first step of the rollout after it
+            assert model.num_timesteps == transitions * 3 + n_envs  # the first step of the rollout after it
             assert stopped.random_state is not None
             th.set_rng_state(stopped.random_state[0])
             np.random.set_state(stopped.random_state[1])

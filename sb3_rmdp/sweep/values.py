@@ -1,0 +1,68 @@
+"""Values as they stand in the file of a sweep, read with errors that name them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+
+def mapping(where: str, value: Any) -> dict[str, Any]:
+    """A mapping of names that can be written as JSON, as results are."""
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{where}: {value!r} is no mapping of names to values")
+    try:
+        json.dumps(value, sort_keys=True)
+    except TypeError as error:
+        raise ValueError(
+            f"{where}: {value!r} has something else than numbers, strings, lists and mappings: {error}"
+        ) from error
+    return value
+
+
+def check_name(name: Any, known: Iterable[str], what: str) -> None:
+    """
+    :param name: what somebody wrote
+    :param known: names that there are
+    :param what: what the name is not, for the message
+    :raises ValueError: if it is none of them; names the one most like it
+    """
+    known = list(known)
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
+        raise ValueError(
+            f"{name!r} is {what}: " + (f"did you mean {close[0]!r}?" if close else f"choose among {sorted(known)}")
+        )
+
+
+def count(where: str, value: Any, minimum: int = 1) -> int:
+    """
+    :param where: key, for the message
+    :param value: an integer, also written as ``1e6``, which yaml takes for a string
+    :param minimum: least value
+    :raises ValueError: if it is none
+    """
+    try:
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or not number.is_integer() or number < minimum:
+        raise ValueError(f"{where}: {value!r} is no whole number of at least {minimum}")
+    return int(number)
+
+
+def counts(where: str, values: Any, minimum: int = 1, empty: bool = False) -> list[int]:
+    """
+    :param where: key, for the message
+    :param values: a list of integers
+    :param minimum: least value
+    :param empty: whether the list may be empty
+    :raises ValueError: if it is none, or one is there twice
+    """
+    if not isinstance(values, list) or not (values or empty):
+        raise ValueError(f"{where}: {values!r} is no list of whole numbers")
+    numbers = [count(where, value, minimum) for value in values]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{where}: {numbers} has a number twice")
+    return numbers
