@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -46,7 +47,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param clip_range:
     :param clip_range_vf:
     :param normalize_advantage: per representative and minibatch
-    :param ent_coef: a number, or a schedule as for the learning rate
+    :param ent_coef: a number, or a schedule as for the learning rate; anything else raises a ``ValueError``
     :param vf_coef: weight of the critic's loss, the mean over agents of their squared errors (eq. 8)
     :param max_grad_norm:
     :param use_sde:
@@ -116,6 +117,8 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         normalize_observations: bool = True,
         critic_rank: int | None = None,
     ):
+        if not callable(ent_coef) and (isinstance(ent_coef, bool) or not isinstance(ent_coef, Real)):
+            raise ValueError(f"ent_coef={ent_coef!r}: give a number, or a schedule such as LinearSchedule(5e-2, 1e-3, 1.0)")
         super().__init__(
             policy,
             env,
