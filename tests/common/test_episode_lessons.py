@@ -39,6 +39,19 @@ def test_what_cannot_be_repeated_is_learned_only_far_away(k: int, progress: floa
     assert lessons(assignment) == ([(k - 1, 2.0, True)] if progress < 1.0 else [])
 
 
+@pytest.mark.parametrize("countable", [False, True])
+@pytest.mark.parametrize(("needed", "goes"), [(6, True), (17, True), (18, False), (30, False)])
+def test_nobody_is_sent_far_away_who_would_not_arrive(needed: int, goes: bool, countable: bool) -> None:
+    time = dict(stagnation=needed) if countable else dict(patience=needed)
+    assignment = EpisodeAssignment(4, 2, **(QUICK | time))
+    own: list[Told] = [(0, [9, 9, 0, 0], 0.0), (1, [0.01, 0.01, 0, 0], 1.0)]
+    tell(assignment, [*own, (0, [0, 0, 9, 9], 2.0)], 0.1, countable=countable)
+    # After two rollouts, a tenth of the training, 18 are left
+    tell(assignment, own, 0.1, countable=countable)
+    assert aims(assignment) == [None, 2.0 if goes else None]
+    assert lessons(assignment) == ([(1, 2.0, True)] if goes else [])
+
+
 @pytest.mark.parametrize(("gain", "goes"), [(0.9, False), (1.1, True)])
 def test_a_move_has_to_pay_until_the_end(gain: float, goes: bool) -> None:
     assignment = EpisodeAssignment(3, 2, patience=6, **QUICK)
@@ -60,10 +73,12 @@ def test_luck_near_by_is_not_held_against_an_episode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("progress", "countable", "expected"), [(0.0, False, 0), (0.0, True, 0), (1.0, True, 0), (1.0, False, 1)]
+    ("progress", "countable", "expected"),
+    # After three rollouts and 0.7 of the training one more is to come, and promises are gone
+    [(0.0, False, 0), (0.0, True, 0), (0.7, True, 0), (0.7, False, 1), (1.0, True, 1), (1.0, False, 1)],
 )
 def test_who_cannot_repeat_its_luck_is_judged_by_what_it_does(progress: float, countable: bool, expected: int) -> None:
-    assignment = EpisodeAssignment(4, 2, **QUICK)
+    assignment = EpisodeAssignment(4, 2, **(QUICK | dict(stagnation=1)))
     own: list[Told] = [(0, [5, 5, 0, 1], 0.0), (1, [0, 0, 5, 2], 1.0)]
     tell(assignment, [*own, (0, [6, 6, 0, 4], 2.0)], countable=countable)
     tell(assignment, own, countable=countable)

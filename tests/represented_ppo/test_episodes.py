@@ -24,7 +24,7 @@ from tests.represented_ppo.test_save_load import assert_equal_states
 
 SMALL: dict[str, Any] = dict(n_steps=16, batch_size=8, n_epochs=2, seed=0, device="cpu", assignment="episodes")
 #: Everything happens early
-EAGER: dict[str, Any] = dict(warm_start=1, patience=2, move_cost=0.0, archive_size=4)
+EAGER: dict[str, Any] = dict(warm_start=1, patience=2, stagnation=2, move_cost=0.0, archive_size=4)
 BOX = spaces.Box(-1.0, 1.0, (3,), np.float32)
 
 
