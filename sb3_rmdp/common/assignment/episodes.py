@@ -63,8 +63,7 @@ class EpisodeAssignment(EMAssignment):
         at least, since they have to wait; not asked for where actions are countable, and learned soon
     :param exploration: share of the training in which promises count in full; they fade over as long a time again
     :param stagnation: rollouts without a gain after which a representative imitates what it has not found by itself. Where
-        actions are countable, and no more are left of the training, nobody is sent far away, and agents count on what
-        representatives do
+        actions are countable, and no more are left of the training, nobody is sent far away
     :param restarts: random sets of episodes from which a better choice is looked for after every rollout, where actions are
         countable
     """
@@ -153,7 +152,7 @@ class EpisodeAssignment(EMAssignment):
         n_moments = fade * own[self._known].max(initial=0.0) / self._best_moment if self._best_moment > 0 else 0.0
         self._judge(own, n_moments)
         new = self._swap(own, n_moments, progress)
-        self._reassign(n_moments, progress)
+        self._reassign(n_moments)
         self._teach(own, new)
         if self.archive.is_full:
             paid, promised = (self._worth(self.archive.episodes, n) for n in (0.0, n_moments))
@@ -237,13 +236,10 @@ class EpisodeAssignment(EMAssignment):
         What a move has to gain, in shares of what agents lose while a representative learns: enough to win it back until the
         end. Nothing where actions can be repeated, and are learned soon; infinite if nobody would arrive any more.
         """
-        left = self._rollouts_left(progress)
+        left = int(self.n_updates) * (1.0 - progress) / progress if progress > 0.0 else np.inf
         if self._repeatable():
             return 0.0 if left > self.stagnation else np.inf
         return max(self.move_cost, self.patience / (left - self.patience)) if left > self.patience else np.inf
-
-    def _rollouts_left(self, progress: float) -> float:
-        return int(self.n_updates) * (1.0 - progress) / progress if progress > 0.0 else np.inf
 
     def _searches(self, candidates: np.ndarray, costs: np.ndarray) -> Iterator[np.ndarray]:
         """
@@ -256,12 +252,10 @@ class EpisodeAssignment(EMAssignment):
             for _ in range(self.restarts):
                 yield exchange(candidates, self._random.choice(len(candidates), self.k, replace=False))
 
-    def _reassign(self, n_moments: float, progress: float) -> None:
+    def _reassign(self, n_moments: float) -> None:
         """Every agent, compared or not, goes where it may count on most."""
-        # What cannot be repeated, and nobody learns, was luck: without promises it only tells which places are worth most. So
-        # does what can be, once nobody would begin to imitate it before the end
-        learned = self._repeatable() and self._rollouts_left(progress) > self.stagnation
-        relied_on = (self.time_left > 0) | (n_moments > 0.0) | learned
+        # What cannot be repeated, and nobody learns, was luck: without promises it only tells which places are worth most
+        relied_on = (self.time_left > 0) | (n_moments > 0.0) | self._repeatable()
         aims = [aim if relied else None for aim, relied in zip(self.aims, relied_on, strict=True)]
         nothing = np.zeros(len(self.q_table))
         paid = np.stack([nothing if aim is None else aim.returns for aim in aims], axis=1)
