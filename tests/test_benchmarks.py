@@ -18,8 +18,7 @@ from benchmarks.performance.report import markdown
 from benchmarks.performance.rows import ROWS, Case, Row, curves, exponent
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import EpisodeAssignment
-from tests.common.test_episode_lessons import near
-from tests.common.told import QUICK, aims, tell
+from tests.common.told import QUICK, aims, near, tell
 from tests.common.told import lessons as lessons_of
 
 

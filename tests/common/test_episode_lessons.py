@@ -11,20 +11,9 @@ import torch as th
 
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.assignment import EpisodeAssignment, make_assignment
-from tests.common.told import NEAR, QUICK, STRAY, WALKS, Told, aims, lessons, obey, tell, with_a_stray
+from tests.common.told import NEAR, QUICK, STRAY, WALKS, Told, aims, lessons, near, obey, tell, with_a_stray
 
 # Lessons
-
-
-def near(k: int, progress: float, countable: bool, cls: type[EpisodeAssignment] = EpisodeAssignment) -> EpisodeAssignment:
-    """Representative 0 does what an episode does somewhat better."""
-    assignment = cls(4, k, **QUICK)
-    own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [0, 0, 3, 3], 1.0)][:k]
-    tell(assignment, [*own, (0, [3, 3, 0, 0], 2.0)], progress, countable=countable)
-    tell(assignment, own, progress, countable=countable)
-    # Who has found something near aims at it in any case
-    assert aims(assignment)[0] == 2.0
-    return assignment
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])

@@ -85,3 +85,14 @@ def with_a_stray(progress: float, walks: dict[float, Any] | None = None, **kwarg
     tell(assignment, [*own, (0, STRAY, 2.0)], progress, walks)
     tell(assignment, own, progress, walks)
     return assignment
+
+
+def near(k: int, progress: float, countable: bool, cls: type[EpisodeAssignment] = EpisodeAssignment) -> EpisodeAssignment:
+    """Representative 0 does what an episode does somewhat better."""
+    assignment = cls(4, k, **QUICK)
+    own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [0, 0, 3, 3], 1.0)][:k]
+    tell(assignment, [*own, (0, [3, 3, 0, 0], 2.0)], progress, countable=countable)
+    tell(assignment, own, progress, countable=countable)
+    # Who has found something near aims at it in any case
+    assert aims(assignment)[0] == 2.0
+    return assignment
