@@ -102,11 +102,7 @@ class Run:
 
     @property
     def n_envs(self) -> int:
-        """
-        Environments of the training.
-
-        :raises ValueError: if what is written is no number
-        """
+        """Environments of the training."""
         return self.k * count(ENVS_PER_POLICY, self.hyperparams.get(ENVS_PER_POLICY, 1))
 
     @property
@@ -298,6 +294,7 @@ def _check_model_keys(where: str, arguments: dict[str, Any], without: tuple[str,
     known = [name for name in (*MODEL_KEYS, ENVS_PER_POLICY) if name not in without]
     for key in arguments:
         check_name(key, known, f"no argument of the model here ({where})")
+    count(f"{where}: {ENVS_PER_POLICY}", arguments.get(ENVS_PER_POLICY, 1))
 
 
 def _checkpoints(values: Any, transitions: int) -> tuple[int, ...]:

@@ -198,7 +198,6 @@ def check_runs(runs: Iterable[Run]) -> None:
 def _check_model(run: Run, env: Any) -> None:
     arguments = as_arguments(run.arguments)
     try:
-        _ = run.n_envs
         check_budget(run.k, population_of(env).n_agents)
         # Buffers are made for the steps, and one environment is enough for representatives that take turns
         arguments["n_steps"] = min(2, run.k * integer("n_steps", arguments.get("n_steps", 2), minimum=1))
