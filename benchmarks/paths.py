@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.welfare import GRID, MUJOCO, PACKAGES, RESULTS
 from sb3_rmdp import RepresentedPPO
-from sb3_rmdp.common import on_policy_algorithm
+from sb3_rmdp.common import collection
 from sb3_rmdp.common.callbacks import AnnealCallback
 from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
 from sb3_rmdp.vec_env import make_represented_vec_env
@@ -92,7 +92,7 @@ COMPARISONS = {
 def plain_path() -> Iterator[None]:
     """Models that learn here sample actions in torch and leave gradients to autograd."""
     with patch.object(ManualGradients, "fits", return_value=False):
-        with patch.object(on_policy_algorithm, "numpy_actor", return_value=None):
+        with patch.object(collection, "numpy_actor", return_value=None):
             yield
 
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 
 from sb3_rmdp import RepresentedPPO
-from sb3_rmdp.common import on_policy_algorithm
+from sb3_rmdp.common import collection
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.represented_ppo.block_gradients import BlockGradients
 from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
@@ -100,7 +100,7 @@ def watched(model: RepresentedPPO, watch: Stopwatch) -> Iterator[None]:
         ("critic evaluation", model, "_values"),
         ("returns", buffer, "compute_returns_and_advantage"),
         ("returns", buffer, "compute_marginal_advantages"),
-        ("E-step", on_policy_algorithm, "reassign"),
+        ("E-step", collection, "reassign"),
         ("E-step", model, "_told"),
         ("E-step", model, "_group_weights"),
         ("E-step", model.assignment, "record_episodes"),
@@ -117,13 +117,13 @@ def watched(model: RepresentedPPO, watch: Stopwatch) -> Iterator[None]:
         for part, owner, name in methods:
             stack.enter_context(patch.object(owner, name, watch.timed(part, getattr(owner, name))))
         stack.enter_context(patch.object(ManualGradients, "epoch", watch.timed_steps("minibatches", ManualGradients.epoch)))
-        make = on_policy_algorithm.numpy_actor
+        make = collection.numpy_actor
 
         def timed_actor(policy: Any) -> Any:
             actor = make(policy)
             return None if actor is None else watch.timed("actor", actor)
 
-        stack.enter_context(patch.object(on_policy_algorithm, "numpy_actor", timed_actor))
+        stack.enter_context(patch.object(collection, "numpy_actor", timed_actor))
         stack.enter_context(patch.object(model, "_torch_actor", watch.timed("actor", model._torch_actor)))
         yield
 

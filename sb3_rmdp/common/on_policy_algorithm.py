@@ -1,26 +1,22 @@
-"""What every on-policy backbone of represented MDPs shares: set-up, collection, who acts where, predict."""
+"""What every on-policy backbone of represented MDPs shares: set-up, checks of environments, predict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_rmdp.common.actor import numpy_actor
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment, assignment_class, make_assignment
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
-from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
+from sb3_rmdp.common.collection import RolloutCollection
 from sb3_rmdp.common.population import (
     Population,
     agent_weights_of,
@@ -31,18 +27,12 @@ from sb3_rmdp.common.population import (
     check_same_population,
     normalizes_observations,
     population_of,
-    reward_key,
-    reward_vectors,
 )
-from sb3_rmdp.common.reassignment import reassign
 from sb3_rmdp.common.representative import Representative
-from sb3_rmdp.common.returns import ReturnTracker
 from sb3_rmdp.common.saving import SavedRepresented
 from sb3_rmdp.common.scoring import score_as_usual, score_by_welfare
-from sb3_rmdp.common.trajectories import TrajectoryRecorder
-from sb3_rmdp.common.turns import first_representatives, next_representatives
 from sb3_rmdp.common.welfare import make_welfare, welfare_class
-from sb3_rmdp.vec_env import BatchInfos, RepresentedActions, represented_vec_env
+from sb3_rmdp.vec_env import RepresentedActions, represented_vec_env
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -51,7 +41,7 @@ if TYPE_CHECKING:
     from sb3_rmdp.service.assign import Users
 
 
-class RepresentedOnPolicyAlgorithm(SavedRepresented):
+class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
     """
     Base of represented algorithms; a backbone derives from it and from SB3's algorithm, in this order, and adds ``train``.
 
@@ -70,7 +60,6 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
     :raises ValueError: if k is out of range, the assignment unknown, or the environment no represented MDP
     """
 
-    policy: RepresentedActorCriticPolicy
     rollout_buffer: VectorRewardRolloutBuffer
 
     def __init__(
@@ -115,11 +104,6 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         self.population_id: str | None = None
         self.reward_weights = self._balanced = AgentWeights(0)
         self.trained_under_vec_normalize: bool | None = None
-        # Whose turn it is: saved, of use to whoever goes on in as many environments
-        self._acting: np.ndarray | None = None
-        # State of a run, not of the model: never saved, since a loaded model starts with new episodes
-        self._return_tracker: ReturnTracker | None = None
-        self._recorder: TrajectoryRecorder | None = None
         super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)  # type: ignore[arg-type]
 
     def _setup_model(self) -> None:
@@ -169,12 +153,6 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         """The agents that the model was made for."""
         return Population(self.n_agents, self.population_id, self.n_features)
 
-    @property
-    def value_weights(self) -> AgentWeights:
-        """How agents' values come from the critic's outputs."""
-        basis = self.policy.critic_basis
-        return self._balanced if basis is None else AgentWeights(self.n_agents, basis.weights)
-
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """
         See SB3; an id, or an environment that can be made again, becomes k copies.
@@ -212,162 +190,12 @@ class RepresentedOnPolicyAlgorithm(SavedRepresented):
         score_by_welfare(initialized, self.k, self.verbose)
         return initialized
 
-    def _begin_episodes(self, go_on: bool) -> None:
-        """
-        Abandon running episodes.
-
-        :param go_on: keep whose turn it is, without which those who are last would never act in a training that is
-            interrupted again and again, and what was last seen of representatives
-        """
-        self._last_obs = None
-        if not go_on or self._acting is None or len(self._acting) != self.n_envs:
-            self._acting = first_representatives(self.n_envs, self.k)
-        known = self._mean_returns.cpu() if go_on and self._mean_returns.numel() else None
-        self._return_tracker = ReturnTracker(self.n_envs, self.reward_weights.size, self.k, known)
-        self._mean_returns = self._return_tracker.means
-        self._recorder = TrajectoryRecorder(self.n_envs) if self.assignment.needs_trajectories else None
-
     def check_vec_normalize(self, env: VecEnv) -> None:
         """
         :param env: an environment that the model is to act in
         :raises ValueError: if the model was trained under a VecNormalize of observations and this is none, or the reverse
         """
         check_same_normalization(self.trained_under_vec_normalize, env)
-
-    def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> bool:
-        """
-        Collect transitions, run the critic over them, turn rewards into returns, and let the assignment reassign.
-
-        The loop is that of SB3's ``OnPolicyAlgorithm``, from which it differs in four points: reward vectors are taken
-        from the infos; representatives act in turn; values and log probabilities are not computed per step but in one pass
-        at the end, values also of states in which a time limit struck, under the representative that acted there; returns
-        of episodes go to the assignment.
-
-        :param env: the training environment
-        :param callback: called at each step, with the local names of SB3's loop
-        :param rollout_buffer: buffer to fill
-        :param n_rollout_steps: steps per environment
-        :return: False if the callback ended the training
-        """
-        assert isinstance(rollout_buffer, VectorRewardRolloutBuffer)
-        assert self._last_obs is not None and self._acting is not None and self._return_tracker is not None
-        self.policy.set_training_mode(False)
-        n_steps = 0
-        rollout_buffer.reset()
-        timeouts: list[tuple[int, int, int, Any]] = []  # step, env, representative, terminal observation
-        returns: list[np.ndarray] = []  # of episodes whose trajectories are told
-        act = numpy_actor(self.policy) or self._torch_actor
-        size, key = self.reward_weights.size, reward_key(self.reward_weights)
-        if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
-        callback.on_rollout_start()
-
-        while n_steps < n_rollout_steps:
-            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                self.policy.reset_noise(env.num_envs)
-            actions = act(self._last_obs, self._acting)  # type: ignore[arg-type]
-            clipped_actions = actions
-            if isinstance(self.action_space, spaces.Box):
-                if self.policy.squash_output:
-                    clipped_actions = self.policy.unscale_action(clipped_actions)
-                else:
-                    clipped_actions = actions.clip(self.action_space.low, self.action_space.high)
-
-            new_obs, rewards, dones, infos = env.step(clipped_actions)
-            vectors = reward_vectors(infos, size, key)
-            self.num_timesteps += env.num_envs
-            callback.update_locals(locals())
-            if not callback.on_step():
-                # Nothing of the last step was taken down: whoever goes on begins with new episodes
-                self._last_obs = None
-                return False
-            self._update_info_buffer(infos, dones)
-            rollout_buffer.add(self._last_obs, actions, vectors, self._last_episode_starts, self._acting)  # type: ignore[arg-type]
-
-            self._return_tracker.add(vectors)
-            if dones.any():
-                for idx in np.flatnonzero(dones):
-                    terminal_obs = infos[idx].get("terminal_observation")
-                    if terminal_obs is not None and infos[idx].get("TimeLimit.truncated", False):
-                        timeouts.append((n_steps, int(idx), int(self._acting[idx]), terminal_obs))
-                finished = self._told(self._return_tracker.finish(dones, self._acting))
-                self.assignment.record_episodes(self._acting[dones], finished)
-                if self._recorder is not None:
-                    returns.extend(finished.copy())
-                self._acting = np.where(dones, next_representatives(self._acting, env.num_envs, self.k), self._acting)
-            n_steps += 1
-            self._last_obs = new_obs  # type: ignore[assignment]
-            self._last_episode_starts = dones
-
-        if self._recorder is not None:
-            buffer = rollout_buffer
-            self.assignment.record_trajectories(
-                self._recorder.cut(buffer.observations, buffer.actions, buffer.reward_vectors, buffer.episode_starts, dones),
-                returns,
-            )
-        self.assignment.record_rewards(rollout_buffer.representatives, self._told(rollout_buffer.reward_vectors))
-        self._evaluate(rollout_buffer, timeouts)
-        last_values = self._values(new_obs, self._acting)  # type: ignore[arg-type]
-        rollout_buffer.compute_returns_and_advantage(last_values, dones)
-        progress = self.num_timesteps / self._total_timesteps
-        for name, value in reassign(self.assignment, self._return_tracker, progress, self.welfare).items():
-            self.logger.record(name, value)
-        callback.update_locals(locals())
-        callback.on_rollout_end()
-        return True
-
-    def _update_info_buffer(self, infos: Sequence[dict[str, Any]], dones: np.ndarray | None = None) -> None:
-        if isinstance(infos, BatchInfos) and dones is not None:
-            # Infos that are passed over are as the environment would make them, and tell of no end of an episode
-            looked_at = infos.looked_at(np.flatnonzero(dones))
-            if not looked_at:
-                return
-            infos, dones = [infos[idx] for idx in looked_at], dones[looked_at]
-        super()._update_info_buffer(list(infos), dones)
-
-    def _torch_actor(self, obs: np.ndarray | dict[str, np.ndarray], representatives: np.ndarray) -> np.ndarray:
-        with th.no_grad():
-            acting = th.as_tensor(representatives, device=self.device)
-            return self.policy.act(obs_as_tensor(obs, self.device), acting).cpu().numpy()
-
-    def _values(self, obs: np.ndarray | dict[str, np.ndarray], representatives: np.ndarray) -> th.Tensor:
-        """Values (batch, n_values) of observations under representatives (batch,)."""
-        with th.no_grad():
-            acting = th.as_tensor(representatives, device=self.device)
-            return self.policy.predict_values(obs_as_tensor(obs, self.device), acting)
-
-    def _told(self, rewards: np.ndarray) -> np.ndarray:
-        """What the assignment is told of rewards (..., size): those of every agent, if it takes no features."""
-        if self.assignment.takes_features or not self.reward_weights.factored:
-            return rewards
-        flat = th.as_tensor(rewards.reshape(-1, rewards.shape[-1]), device=self.device)
-        return self.reward_weights.of_agents(flat.t()).t().cpu().numpy().reshape(*rewards.shape[:-1], self.n_agents)
-
-    def _evaluate(self, rollout_buffer: VectorRewardRolloutBuffer, timeouts: list[tuple[int, int, int, Any]]) -> None:
-        """One pass of the networks over a rollout, and of the critic over the states in which time limits struck."""
-        basis, units = self.policy.critic_basis, self.value_weights.units
-        self.policy.fit_critic_basis(rollout_buffer.reward_vectors.reshape(-1, rollout_buffer.n_rewards))
-        for chunk in rollout_buffer.chunks():
-            if basis is not None:
-                rewards = th.as_tensor(chunk.reward_vectors, device=self.device)
-                chunk.returns[:] = basis.project(rewards).cpu().numpy()
-            elif units is not None:
-                np.multiply(chunk.returns, units.cpu().numpy(), out=chunk.returns)
-            actions = chunk.actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else chunk.actions
-            with th.no_grad():
-                values, log_probs, _ = self.policy.evaluate_actions(chunk.observations, actions, chunk.representatives)
-            chunk.values[:] = values.cpu().numpy()
-            chunk.log_probs[:] = log_probs.cpu().numpy()
-        if timeouts:
-            steps, envs, acted, observations = map(list, zip(*timeouts, strict=True))
-            stacked = (
-                {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
-                if isinstance(observations[0], dict)
-                else np.stack(observations)
-            )
-            rollout_buffer.bootstrap(steps, envs, self._values(stacked, np.array(acted)).cpu().numpy())
 
     def predict(
         self,
