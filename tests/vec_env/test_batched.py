@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import copy
 import csv
-import os
 import pickle
-import threading
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -32,23 +27,9 @@ from stable_baselines3.common.vec_env import (
 
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.envs import REWARD_FEATURES, REWARD_VECTOR, HopperVelocityEnv, ResourceGatheringEnv
-from sb3_rmdp.vec_env import (
-    BatchInfos,
-    ResourceGatheringVecEnv,
-    VelocityVecEnv,
-    WelfareVecEnv,
-    velocity,
-)
+from sb3_rmdp.vec_env import ResourceGatheringVecEnv, VelocityVecEnv, WelfareVecEnv, velocity
+from tests.vec_env.copies import GRID, HOPPER, ROBOTS, assert_same, assert_same_info, batched_class, make, random_actions
 
-GRID = "rmdp/ResourceGathering-v0"
-HOPPER = "rmdp/HopperVelocity-v0"
-#: Arguments with which random actions end some episodes by a fall and some by the time limit, and steps until then.
-ROBOTS: dict[str, tuple[dict[str, Any], int]] = {
-    "rmdp/HalfCheetahVelocity-v0": (dict(max_episode_steps=25), 60),
-    "rmdp/AntVelocity-v0": (dict(max_episode_steps=60, healthy_z_range=(0.45, 0.9)), 130),
-    HOPPER: (dict(max_episode_steps=15), 90),
-    "rmdp/Walker2dVelocity-v0": (dict(max_episode_steps=15), 90),
-}
 OTHER_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("rmdp/AntVelocity-v0", dict(include_cfrc_ext_in_observation=True, main_body="torso", contact_force_range=(-0.5, 0.5))),
     ("rmdp/AntVelocity-v0", dict(exclude_current_positions_from_observation=False, terminate_when_unhealthy=False)),
@@ -59,56 +40,6 @@ OTHER_SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((env_id, dict(n_features=24, n_agents=7)) for env_id in ROBOTS),
     (HOPPER, dict(n_features=300, targets=[-1.0, 0.0, 4.0])),
 ]
-
-
-def make(env_id: str, n_envs: int, vec_env_cls: Any, monitor: bool = True, n_threads: int = 1, **kwargs: Any) -> VecEnv:
-    """Copies with the seeds 3, 4, ..."""
-    vec_env_kwargs = dict(n_threads=n_threads) if n_threads > 1 else {}
-    if monitor:
-        return make_vec_env(env_id, n_envs, seed=3, env_kwargs=kwargs, vec_env_cls=vec_env_cls, vec_env_kwargs=vec_env_kwargs)
-    env = vec_env_cls([lambda: gym.make(env_id, render_mode="rgb_array", **kwargs)] * n_envs, **vec_env_kwargs)
-    env.seed(3)
-    return env
-
-
-def batched_class(env_id: str) -> type[DummyVecEnv]:
-    return ResourceGatheringVecEnv if env_id == GRID else VelocityVecEnv
-
-
-def random_actions(env: VecEnv, n_steps: int) -> list[np.ndarray]:
-    env.action_space.seed(11)
-    return [np.array([env.action_space.sample() for _ in range(env.num_envs)]) for _ in range(n_steps)]
-
-
-def assert_same_info(info: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert set(info) == set(expected)
-    for key, value in expected.items():
-        if key == "episode":
-            info["episode"].pop("t"), value.pop("t")
-        assert type(info[key]) is type(value), key
-        np.testing.assert_array_equal(info[key], value, err_msg=key, strict=isinstance(value, np.ndarray))
-
-
-def assert_same(ours: VecEnv, dummy: VecEnv, actions: list[np.ndarray]) -> list[dict[str, Any]]:
-    """Both do the same from a reset on, which is looked at when all is over. Returns infos of the ends of episodes."""
-    np.testing.assert_array_equal(ours.reset(), dummy.reset())  # type: ignore[arg-type]
-    steps: list[tuple[Any, Any]] = []
-    for action in actions:
-        given = action.copy()
-        steps.append((ours.step(given), dummy.step(action)))
-        given[:] = 0  # the array is the caller's
-    ends = []
-    for (*values, infos), (*others, other_infos) in steps:
-        for value, other in zip(values, others, strict=True):
-            np.testing.assert_array_equal(value, other, strict=True)
-        assert len(infos) == len(other_infos) == ours.num_envs
-        if isinstance(infos, BatchInfos):
-            vectors = np.stack([info[infos.key] for info in other_infos])
-            np.testing.assert_array_equal(infos.reward_vectors, vectors, strict=True)
-        for info, other, done in zip(infos, other_infos, values[2], strict=True):
-            assert_same_info(info, other)
-            ends += [other] if done else []
-    return ends
 
 
 @pytest.mark.parametrize("n_envs", [1, 3, 7])
@@ -172,68 +103,6 @@ def test_the_time_limit_of_rl_zoo() -> None:
     ours.seed(3), dummy.seed(3)
     ends = assert_same(ours, dummy, random_actions(dummy, 90))
     assert {info["TimeLimit.truncated"] for info in ends} == {True, False}
-
-
-@pytest.mark.parametrize(("n_envs", "n_threads"), [(1, 1), (9, 1), (11, 2), (16, 3)])
-def test_threads_by_default(n_envs: int, n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for 5 environments, but not more than there are cores."""
-    for cores in (2, 8):
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        env = VelocityVecEnv([HopperVelocityEnv] * n_envs)
-        assert env.n_threads == min(n_threads, cores)
-        env.close()
-
-
-@pytest.mark.parametrize("n_threads", [2, 3, 9])
-def test_threads(n_threads: int) -> None:
-    kwargs, n_steps = ROBOTS[HOPPER]
-    # Threads of what earlier tests have left behind may still end
-    before = set(threading.enumerate())
-    ours = make(HOPPER, 7, VelocityVecEnv, n_threads=n_threads, **kwargs)
-    assert ours.get_attr("n_agents") == [100] * 7 and ours.n_threads == min(n_threads, 7)  # type: ignore[attr-defined]
-    dummy = make(HOPPER, 7, DummyVecEnv, **kwargs)
-    assert len(set(threading.enumerate()) - before) == ours.n_threads - 1  # type: ignore[attr-defined]
-    assert_same(ours, dummy, random_actions(dummy, n_steps))
-    ours.close()
-    deadline = time.monotonic() + 10.0
-    while set(threading.enumerate()) - before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not set(threading.enumerate()) - before
-
-
-@pytest.mark.parametrize("broken", [0, 4])
-def test_what_a_thread_raises_stops_the_step(broken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    env = make(HOPPER, 5, VelocityVecEnv, n_threads=2)
-    env.reset()
-    for action in random_actions(env, 3):
-        env.step(action)
-    victim, simulate, raised_in = env.envs[broken].unwrapped.data, velocity.simulate, []  # type: ignore[attr-defined]
-
-    stepped: list[Any] = []
-
-    def breaking(model: Any, data: Any, *args: Any) -> None:
-        if data is victim:
-            raised_in.append(threading.current_thread())
-            raise ArithmeticError("the robot came apart")
-        time.sleep(0.05)  # whoever does not wait for all threads leaves one behind
-        simulate(model, data, *args)
-        stepped.append(data)
-
-    monkeypatch.setattr(velocity, "simulate", breaking)
-    with pytest.raises(ArithmeticError, match="came apart") as error:
-        env.step(action)
-    assert len(stepped) == (2 if broken == 0 else 4)  # all that were not after the victim in its own thread
-    assert (raised_in[0] is threading.main_thread()) == (broken == 0)
-    assert "breaking" in [frame.name for frame in traceback.extract_tb(error.tb)]
-    monkeypatch.undo()
-    env.reset()
-    env.step(action)
-    env.close()
-
-
-def test_bad_number_of_threads() -> None:
-    with pytest.raises(ValueError, match="n_threads=0 does not do"):
-        VelocityVecEnv([HopperVelocityEnv], n_threads=0)
 
 
 WRAPPERS: dict[str, Callable[[VecEnv], VecEnv]] = {
