@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 
 from benchmarks.figures import tables
@@ -228,6 +229,15 @@ def test_incomplete_results_are_marked(folder: Path, capsys: pytest.CaptureFixtu
     assert "figure2: wrote" in capsys.readouterr().out
 
 
+def test_a_k_without_results_has_no_size_to_tell(folder: Path) -> None:
+    sizes = {1: 25, 3: 30}
+    rows = [{**entry, "n_agents": sizes[entry["k"]]} for entry in figure2_rows()]
+    for entries, labels in ((rows, ["1\nn=25", "3\nn=30"]), ([entry for entry in rows if entry["k"] == 3], ["1", "3"])):
+        figure = plot_welfare(sweep_of(folder, entries), "stochastic")
+        assert figure is not None
+        assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == labels
+
+
 def test_missing_results_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert draw(folder) == 0
     command = "sb3-rmdp sweep benchmarks/sweeps/figure2.yml"
@@ -323,6 +333,17 @@ def test_histograms(folder: Path) -> None:
     for bar in axes.patches:
         areas[bar.get_facecolor()] = areas.get(bar.get_facecolor(), 0.0) + bar.get_height()
     assert sorted(areas.values()) == [20.0] * 5  # agents per representative
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5])
+def test_the_legend_of_histograms_is_not_cut_off(folder: Path, columns: int) -> None:
+    (folder / "sweeps" / "figure3_halfcheetah.yml").write_text(HALFCHEETAH, encoding="utf-8")
+    write(folder / "results" / "figure3_halfcheetah.csv", cheetah_rows()[:1])
+    rows, _ = last_assignments([read_sweeps(folder / "sweeps", folder / "results")[0]["figure3_halfcheetah"]], CHEETAH)
+    figure = plot_histograms({"HalfCheetah": ({f"{index}": rows["episodes"] for index in range(columns)}, columns)})
+    FigureCanvasAgg(figure).draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
 
 
 def test_cost(folder: Path) -> None:

@@ -19,6 +19,8 @@ from sb3_rmdp.plots.style import label_axes, palette
 #: As in the paper: five representatives for a hundred agents, the first seed
 K, N_AGENTS, SEED = 5, 100, 0
 BINS = 40
+#: Of a name in the legend, with its mark, in inches
+LEGEND_WIDTH = 2.0
 
 
 def targets_of(row: Row) -> NDArray[np.float64]:
@@ -76,7 +78,8 @@ def plot_histograms(by_environment: Mapping[str, tuple[Mapping[str, Row], int]])
         for spare in line[len(rows) :]:
             spare.set_axis_off()
     handles = [Patch(facecolor=colour, label=f"representative {index}") for index, colour in enumerate(colours)]
-    figure.legend(handles=handles, loc="outside upper center", frameon=False, ncols=min(K, max(2, 2 * columns)))
+    per_row = max(1, int(figure.get_figwidth() / LEGEND_WIDTH))
+    figure.legend(handles=handles, loc="outside upper center", frameon=False, ncols=min(K, per_row))
     return figure
 
 

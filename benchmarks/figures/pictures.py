@@ -69,8 +69,9 @@ def plot_welfare(sweep: Sweep, kind: str) -> Figure | None:
         for algorithm, look in _looks(sweep).items():
             _draw_algorithm(panel, sweep, tasks, algorithm, checkpoint, kind, look)
         _draw_bounds(panel, [sweep.bound(task) for task in tasks])
-        sizes = {sweep.n_agents(task) for task in tasks}
-        names = [f"{task.k}" if len(sizes) == 1 else f"{task.k}\nn={sweep.n_agents(task)}" for task in tasks]
+        sizes = [sweep.n_agents(task) for task in tasks]
+        differ = len(set(sizes) - {None}) > 1
+        names = [f"{task.k}\nn={size}" if differ and size else f"{task.k}" for task, size in zip(tasks, sizes, strict=True)]
         panel.set_xticks(range(len(tasks)), names)
         panel.set_xlim(-0.5, len(tasks) - 0.5)
         panel.set_title(_title(sweep, label, tasks, checkpoint), fontsize=11)
