@@ -41,10 +41,9 @@ class RolloutCollection(OnPolicyAlgorithm):
     _balanced: AgentWeights
     #: Whose turn it is in each environment, (n_envs,): saved, of use to whoever goes on in as many environments
     _acting: np.ndarray | None = None
-    #: State of a run, not of the model: never saved, since a loaded model starts with new episodes
+    # State of a run, not of the model: never saved, since a loaded model starts with new episodes
     _return_tracker: ReturnTracker | None = None
     _recorder: TrajectoryRecorder | None = None
-    #: Mean returns last seen of each representative, (k, n_rewards); empty before the first training
     _mean_returns: th.Tensor
 
     @property
