@@ -204,6 +204,19 @@ class VectorRewardRolloutBuffer(RolloutBuffer):
         variance = returns.var()
         return float("nan") if variance == 0 else float(1.0 - self.advantages.var() / variance)
 
+    def normalize_advantages(self) -> None:
+        """
+        Give the advantages of every representative zero mean and unit standard deviation over the rollout, in place.
+
+        Advantages of 0, as those of a representative without agents, stay 0, and a single transition keeps what it has.
+        """
+        for j in range(self.k):
+            own = self.representatives == j
+            advantages = self.advantages[own]
+            if len(advantages) > 1:
+                # SB3's epsilon, as where minibatches are normalised
+                self.advantages[own] = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+
     def _pieces(self, width: int) -> Iterator[slice]:
         """Steps in ranges, for temporary arrays (steps, n_envs, width) of bounded size."""
         steps = max(1, CHUNK_ENTRIES // (self.n_envs * width))

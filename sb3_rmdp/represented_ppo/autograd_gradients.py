@@ -79,7 +79,7 @@ class AutogradGradients:
         ratio = log_ratio.exp()
         weights = batch.weights
         advantages = batch.advantages.view(k, -1)
-        if model.normalize_advantage:
+        if model.normalizes_minibatches:
             advantages = normalize(advantages, weights)
         policy_loss = -block_means(clipped_objective(ratio, advantages, self.clip_range), weights).sum()
 

@@ -125,7 +125,7 @@ class ManualGradients:
         self._sizes = [len(rows) for rows in batches]
         index = th.as_tensor(np.concatenate(batches), device=self.policy.device)
         advantages = self._advantages[index]
-        if self.model.normalize_advantage:
+        if self.model.normalizes_minibatches:
             for blocks in self._blocks(advantages):
                 blocks.copy_(normalize(blocks.view(-1, blocks.shape[2]), None).view_as(blocks))
         self._epoch = Epoch(

@@ -19,6 +19,9 @@ from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
 from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
 from sb3_rmdp.represented_ppo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 
+#: ``normalize_advantage`` for all transitions of a rollout together
+OVER_ROLLOUT = "rollout"
+
 SelfRepresentedPPO = TypeVar("SelfRepresentedPPO", bound="RepresentedPPO")
 
 
@@ -46,7 +49,9 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param gae_lambda:
     :param clip_range:
     :param clip_range_vf:
-    :param normalize_advantage: per representative and minibatch
+    :param normalize_advantage: per representative, and per minibatch as in PPO (True), or over all transitions of the rollout
+        ("rollout", appendix B), which leaves what happens seldom in proportion to all the rest; False: not at all. Anything
+        else raises a ``ValueError``
     :param ent_coef: a number, or a schedule as for the learning rate; anything else raises a ``ValueError``
     :param vf_coef: weight of the critic's loss, the mean over agents of their squared errors (eq. 8)
     :param max_grad_norm:
@@ -93,7 +98,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         gae_lambda: float = 0.95,
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
-        normalize_advantage: bool = True,
+        normalize_advantage: bool | str = True,
         ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
@@ -119,6 +124,8 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     ):
         if not callable(ent_coef) and (isinstance(ent_coef, bool) or not isinstance(ent_coef, Real)):
             raise ValueError(f"ent_coef={ent_coef!r}: give a number, or a schedule such as LinearSchedule(5e-2, 1e-3, 1.0)")
+        if normalize_advantage not in (True, False, OVER_ROLLOUT):
+            raise ValueError(f"normalize_advantage={normalize_advantage!r}: choose True, False or {OVER_ROLLOUT!r}")
         super().__init__(
             policy,
             env,
@@ -190,6 +197,8 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
         ent_coef = self.ent_coef(self._current_progress_remaining) if callable(self.ent_coef) else self.ent_coef
         explained_variance = self.rollout_buffer.compute_marginal_advantages(*self._group_weights())
+        if self.normalize_advantage == OVER_ROLLOUT:
+            self.rollout_buffer.normalize_advantages()
         max_grad_norm = self.max_grad_norm * self.k**0.5
 
         gradients = (ManualGradients if ManualGradients.fits(self) else AutogradGradients)(self, clip_range, ent_coef)
@@ -215,6 +224,11 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             self.logger.record("train/ent_coef", ent_coef)
         if self.clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
+
+    @property
+    def normalizes_minibatches(self) -> bool:
+        """Whether advantages are normalised minibatch by minibatch."""
+        return bool(self.normalize_advantage) and self.normalize_advantage != OVER_ROLLOUT
 
     def _group_weights(self) -> tuple[np.ndarray, np.ndarray | None]:
         """

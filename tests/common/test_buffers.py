@@ -80,6 +80,24 @@ def test_representative_without_agents_has_no_advantage() -> None:
     assert (buffer.advantages[:, 0] != 0.0).all()
 
 
+def test_advantages_normalised_over_the_rollout() -> None:
+    """Of representative 0 many transitions, of 1 one, of 2 none that somebody cares for, of 3 none at all."""
+    representatives = np.zeros((7, 3), dtype=np.int64)
+    representatives[2, 1], representatives[:, 2] = 1, 2
+    buffer, _, _, last_values, dones = filled(7, 3, 4, 4, representatives)
+    buffer.compute_returns_and_advantage(last_values, dones)
+    buffer.compute_marginal_advantages(np.array([[1.0, 1.0, 0.0, 0.0]] * 4))
+    before = buffer.advantages.copy()
+    before[0, 0] = buffer.advantages[0, 0] = -1000.0  # what happens once keeps its weight
+    buffer.normalize_advantages()
+    own = before[representatives == 0]
+    expected = (own - own.mean()) / np.sqrt(((own - own.mean()) ** 2).sum() / (len(own) - 1))
+    np.testing.assert_allclose(buffer.advantages[representatives == 0], expected, rtol=1e-4)
+    assert buffer.advantages[0, 0] == pytest.approx(-((13 - 1) / 13**0.5), rel=1e-2)  # an outlier of 13 numbers
+    assert buffer.advantages[2, 1] == before[2, 1] != 0.0
+    assert (buffer.advantages[:, 2] == 0.0).all()
+
+
 def test_explained_variance() -> None:
     buffer, _, _, last_values, dones = filled(50, 2, 3, 1)
     buffer.compute_returns_and_advantage(last_values, dones)

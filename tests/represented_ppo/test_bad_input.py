@@ -29,6 +29,7 @@ SMALL: dict[str, Any] = dict(n_steps=16, batch_size=8, n_epochs=2, seed=0, devic
         ({"k": 2, "policy_kwargs": {"k": 3}}, r"policy_kwargs has \['k'\]"),
         ({"k": 2, "ent_coef": "lin_5e-2_1e-3"}, "ent_coef='lin_5e-2_1e-3': give a number, or a schedule"),
         ({"k": 2, "ent_coef": None}, "ent_coef=None"),
+        ({"k": 2, "normalize_advantage": "batch"}, "normalize_advantage='batch': choose True, False or 'rollout'"),
         ({"k": 2, "assignment": "kmeans"}, "'kmeans' is unknown: choose one of"),
         ({"k": 2, "assignment_kwargs": {"lamda": 1}}, "lamda"),
         ({"k": 2, "assignment": "fixed"}, "who serves whom"),

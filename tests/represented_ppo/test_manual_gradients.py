@@ -29,6 +29,7 @@ CASES: dict[str, tuple[spaces.Space, spaces.Space, dict[str, Any]]] = {
     "as many representatives as agents": (BOX, BOX, dict(k=3, n_agents=3)),
     "end to end": (BOX, spaces.Discrete(2), dict(assignment="end_to_end")),
     "raw observations, not normalised": (BOX, BOX, dict(normalize_observations=False, normalize_advantage=False)),
+    "advantages normalised over the rollout": (BOX, BOX, dict(normalize_advantage="rollout")),
     "discrete observations": (spaces.Discrete(5), spaces.Discrete(2), {}),
     "dictionary of vectors": (spaces.Dict(a=BOX, b=spaces.Discrete(2)), BOX, dict(policy="MultiInputPolicy")),
 }

@@ -91,10 +91,31 @@ def test_gsde(kwargs: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"clip_range_vf": 0.1}, {"target_kl": 1e-4}, {"normalize_advantage": False}, {"ent_coef": 0.1}]
+    "kwargs",
+    [
+        {"clip_range_vf": 0.1},
+        {"target_kl": 1e-4},
+        {"normalize_advantage": False},
+        {"normalize_advantage": "rollout"},
+        {"ent_coef": 0.1},
+    ],
 )
 def test_arguments_of_ppo(kwargs: dict) -> None:
     run(BOX, ACTION_SPACES["box"], **kwargs)
+
+
+@pytest.mark.parametrize("gradients", [ManualGradients, AutogradGradients])
+def test_advantages_are_normalised_once(gradients: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a minibatch is the rollout, it makes no difference over which of them advantages are normalised."""
+    monkeypatch.setattr(ManualGradients, "fits", staticmethod(lambda model: gradients is ManualGradients))
+    ends: dict[object, th.Tensor] = {}
+    for how, batch_size in ((True, 16), ("rollout", 16), (True, 4), ("rollout", 4), (False, 16)):
+        kwargs = SMALL | dict(n_steps=16, batch_size=batch_size, normalize_advantage=how)
+        model = RepresentedPPO("MlpPolicy", vectorized(KnownAssignment, 3), k=3, **kwargs).learn(2 * 48)
+        ends[how, batch_size] = th.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+    th.testing.assert_close(ends["rollout", 16], ends[True, 16], rtol=1e-3, atol=1e-5)
+    assert not th.allclose(ends["rollout", 4], ends[True, 4], rtol=1e-3, atol=1e-5)
+    assert not th.allclose(ends["rollout", 16], ends[False, 16], rtol=1e-3, atol=1e-5)
 
 
 def test_the_entropy_coefficient_may_follow_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
