@@ -122,10 +122,6 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         normalize_observations: bool = True,
         critic_rank: int | None = None,
     ):
-        if not callable(ent_coef) and (isinstance(ent_coef, bool) or not isinstance(ent_coef, Real)):
-            raise ValueError(f"ent_coef={ent_coef!r}: give a number, or a schedule such as LinearSchedule(5e-2, 1e-3, 1.0)")
-        if normalize_advantage not in (True, False, OVER_ROLLOUT):
-            raise ValueError(f"normalize_advantage={normalize_advantage!r}: choose True, False or {OVER_ROLLOUT!r}")
         super().__init__(
             policy,
             env,
@@ -161,6 +157,15 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             normalize_observations=normalize_observations,
             critic_rank=critic_rank,
         )
+
+    def _setup_model(self) -> None:
+        # Here, and not in the constructor, which knows nothing of what `load` is told to change
+        coefficient, normalize = self.ent_coef, self.normalize_advantage
+        if not callable(coefficient) and (isinstance(coefficient, bool) or not isinstance(coefficient, Real)):
+            raise ValueError(f"ent_coef={coefficient!r}: give a number, or a schedule such as LinearSchedule(5e-2, 1e-3, 1.0)")
+        if normalize not in (True, False, OVER_ROLLOUT):
+            raise ValueError(f"normalize_advantage={normalize!r}: choose True, False or {OVER_ROLLOUT!r}")
+        super()._setup_model()
 
     def learn(
         self: SelfRepresentedPPO,

@@ -137,6 +137,14 @@ def test_what_the_model_is_made_of_cannot_change_on_loading(change: dict, tmp_pa
         RepresentedPPO.load(tmp_path / "model", **change)
 
 
+@pytest.mark.parametrize("change", [{"ent_coef": "lin_1_0"}, {"normalize_advantage": "batch"}])
+def test_hyperparameters_are_checked_on_loading(change: dict, tmp_path: Path) -> None:
+    trained().save(tmp_path / "model.zip")
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
+        RepresentedPPO.load(tmp_path / "model.zip", **change)
+
+
 def test_numpy_k_and_an_assignment_of_ones_own(tmp_path: Path) -> None:
     class Own(RandomAssignment):
         pass
