@@ -193,11 +193,11 @@ def train(
     :param retries: new attempts at each
     :param traceback: show where runs fail
     :return: those that failed
-    :raises SystemExit: after Ctrl-C
+    :raises SystemExit: after Ctrl-C or SIGTERM
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from sb3_rmdp.sweep.scheduling import Finished, connect, disconnect, execute
+    from sb3_rmdp.sweep.scheduling import Finished, connect, disconnect, execute, terminated_as_by_ctrl_c
 
     at_a_time = workers or (None if address else min(cores(), len(pending)))
     failed: list[Run] = []
@@ -209,7 +209,8 @@ def train(
         columns = ("runs", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left:", TimeRemainingColumn())
         # Two pictures a second: cores are for the runs
         hidden = not console.is_terminal
-        with Progress(*columns, console=console, transient=True, refresh_per_second=2, disable=hidden) as progress:
+        bars = Progress(*columns, console=console, transient=True, refresh_per_second=2, disable=hidden)
+        with terminated_as_by_ctrl_c(), bars as progress:
             bar = progress.add_task("runs", total=len(pending))
             for event in execute(pending, at_a_time, retries, plan.save_models):
                 if isinstance(event, Finished):

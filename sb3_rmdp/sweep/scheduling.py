@@ -7,11 +7,14 @@ from here, and not by Ray, so that it can be told which one died, and of what.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -129,6 +132,26 @@ def check_answers(address: str) -> None:
     if joined.returncode:
         said = (joined.stderr.strip().splitlines() or ["no reason given"])[-1].partition(". ")[0]
         raise ValueError(f"the Ray cluster at {address} cannot be joined ({said}): {advice}")
+
+
+@contextlib.contextmanager
+def terminated_as_by_ctrl_c() -> Iterator[None]:
+    """
+    While in here, SIGTERM, by which machines are shut down and jobs are ended, raises ``KeyboardInterrupt``. Ray would print
+    addresses in memory, and its processes would notice later. To be entered after :func:`connect`, since Ray listens as well.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def disconnect() -> None:

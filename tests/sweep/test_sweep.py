@@ -172,13 +172,17 @@ def test_a_killed_sweep_resumes_and_runs_that_die_are_tried_again(
     assert read_results(results) == rows
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, start: Any) -> None:
+@pytest.mark.parametrize("by", ["Ctrl-C", "SIGTERM"])
+def test_ctrl_c_keeps_what_is_finished(by: str, tmp_path: Path, start: Any) -> None:
     config, results = write_config(tmp_path, "nothing", "wait"), tmp_path / "new" / "other.csv"
     sweep = start(config, "--workers", 1, "--out", results)
     worker = int(sweep.wait_for(tmp_path / "waiting"))
-    os.killpg(sweep.process.pid, signal.SIGINT)  # as a terminal does
-    status, out, _ = sweep.end()
-    assert status == 130
+    if by == "Ctrl-C":
+        os.killpg(sweep.process.pid, signal.SIGINT)  # as a terminal does
+    else:
+        sweep.process.terminate()
+    status, out, err = sweep.end()
+    assert status == 130 and "SIGTERM received" not in err
     assert out.splitlines()[-1].startswith(f"Stopped. What was finished is in {results}; the same command goes on")
     assert runs_in(results) == ["nothing"]
     wait_until_gone(worker)
