@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+from collections import deque
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,65 @@ def _finite_number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name}={value!r} is no finite number: pass one, e.g. 0.001")
     return number
+
+
+class KeepBestCallback(BaseCallback):
+    """
+    Leaves the model as it was when its rollouts paid most: policies and assignment go back there when the training is over.
+
+    Welfare goes up and down where something fails seldom, and a training may end in the midst of failures. Nothing is
+    evaluated for it: what counts is the mean over the last rollouts of what agents had in them, while policies explore, so
+    that a single lucky rollout is not kept; or of ``welfare/value``, where the model has another welfare than the mean.
+
+    Optimizers, schedules and running statistics of a ``VecNormalize`` stay as they are at the end. A training that goes on
+    begins with what was kept.
+
+    :param window: rollouts over which welfare is averaged; a training of fewer ends as it would without this callback
+    :param verbose: 1 to print where the model went back to
+    :raises ValueError: if window is below 1
+    """
+
+    model: RepresentedOnPolicyAlgorithm
+
+    def __init__(self, window: int = 20, verbose: int = 0):
+        super().__init__(verbose)
+        if window < 1:
+            raise ValueError(f"window={window} counts rollouts: choose 1 or more")
+        self.window = window
+        self._reset()
+
+    def _reset(self) -> None:
+        self._last: deque[float] = deque(maxlen=self.window)
+        self._kept: tuple[dict[str, Any], dict[str, Any]] | None = None
+        #: The largest mean, and the timesteps after which it was reached
+        self.best_mean_welfare, self.best_timesteps = -math.inf, 0
+
+    def _on_training_start(self) -> None:
+        self._reset()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        logged = self.logger.name_to_value
+        welfare = logged.get("welfare/value", logged.get("rollout/social_welfare"))
+        if welfare is None:
+            return
+        self._last.append(float(welfare))
+        mean = sum(self._last) / self.window
+        if len(self._last) == self.window and mean > self.best_mean_welfare:
+            self.best_mean_welfare, self.best_timesteps = mean, self.num_timesteps
+            # The policies that this rollout is of: the update comes later
+            self._kept = copy.deepcopy((self.model.policy.state_dict(), self.model.assignment.state_dict()))
+
+    def _on_training_end(self) -> None:
+        if self._kept is None:
+            return
+        policy, assignment = self._kept
+        self.model.policy.load_state_dict(policy)
+        self.model.assignment.load_state_dict(assignment)
+        if self.verbose >= 1:
+            print(f"Back to what was best, a welfare of {self.best_mean_welfare:.2f} after {self.best_timesteps} timesteps")
 
 
 class WelfareProgressBarCallback(ProgressBarCallback):
