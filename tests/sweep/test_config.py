@@ -95,6 +95,7 @@ def test_hyperparameters_are_the_tuned_ones_then_common_then_own(tmp_path: Path)
         "learning_rate": 0.1,
         "n_epochs": 10,
         "n_steps": 64,
+        "normalize_advantage": "rollout",
         "policy": "MlpPolicy",
         "policy_kwargs": "dict(log_std_init=-1.0)",
     }
