@@ -16,7 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
-from sb3_rmdp.common.callbacks import WelfareProgressBarCallback
+from sb3_rmdp.common.callbacks import KeepBestCallback, WelfareProgressBarCallback
 from sb3_rmdp.plots import plot_assignment_histogram
 
 ENV_ID = "rmdp/HalfCheetahVelocity-v0"
@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         ENV_ID,
         k=K,
         learning_rate=LinearSchedule(3e-4, 1e-5, 1.0),
-        ent_coef=LinearSchedule(1e-3, 1e-4, 1.0),
+        ent_coef=LinearSchedule(5e-3, 0.0, 1.0),  # tries until it knows how to start from every state
         normalize_advantage="rollout",  # a fall is seldom, and costs a hundred times what any other step does
         policy_kwargs=dict(log_std_init=-1.0),  # agents are paid in a narrow window of speeds, which noise leaves
         seed=arguments.seed,
         device="cpu",
     )
-    model.learn(arguments.timesteps, callback=WelfareProgressBarCallback())
+    model.learn(arguments.timesteps, callback=[WelfareProgressBarCallback(), KeepBestCallback()])
     model.save(arguments.out / "model")
 
     # One copy per gait, so that all of them run at the same time

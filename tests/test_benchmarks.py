@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import ablations, fairness, overlap, paths
+from benchmarks import ablations, devices, fairness, overlap, paths
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.floor import Product, products, products_of
 from benchmarks.performance.profile import PARTS, Stopwatch, shares
@@ -162,7 +163,7 @@ def test_parts_of_an_update() -> None:
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (main, paths.main, overlap.main):
+    for command in (main, paths.main, overlap.main, devices.main):
         with pytest.raises(SystemExit) as exit_:
             command(["--help"])
         assert exit_.value.code == 0
@@ -170,6 +171,24 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(
         option in text for option in ("--rows", "--curves", "--repeats", "--quick", "--device", "--seeds", "--episodes")
     )
+
+
+def test_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The CPU against itself, as there is no other device on every machine, with the two least cases."""
+    monkeypatch.setattr(devices, "VECTORS", dict([*devices.VECTORS.items()][:1]))
+    monkeypatch.setattr(devices, "QUICK_WORK", {"n_steps": 8, "batch_size": 8, "n_epochs": 1})
+    out = tmp_path / "devices.json"
+    assert devices.main(["--quick", "--device", "cpu", "--repeats", "1", "--out", str(out)]) == 0
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert [row["case"] for row in report["rows"]] == [*devices.VECTORS, devices.IMAGES]
+    for row in report["rows"]:
+        assert len(row["cpu"]) == len(row["other"]) == 1
+        assert row["ratio"] == row["other"][0] / row["cpu"][0]
+    assert report["device"] == "cpu" or torch.cuda.is_available()
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            devices.main([])
+        assert "there is no GPU" in capsys.readouterr().err
 
 
 def test_both_paths_learn_the_same(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ HEADINGS = {
     "figure4": "Figure 4: who is served by whom, HalfCheetah",
     "figure5": "Figure 5: who is served by whom, other robots",
     "ablations_grid": "Ablations: Resource Gathering",
-    "ablations_normalization": "Ablations: normalised advantages, HalfCheetah",
+    "ablations_hyperparams": "Ablations: settings of HalfCheetah",
     "ablations_robot": "Ablations: HalfCheetah",
     "populations": "Other populations: HalfCheetah",
     "cost": "Cost",

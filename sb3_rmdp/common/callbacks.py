@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import math
 from collections import deque
 from numbers import Real
@@ -20,6 +21,7 @@ from stable_baselines3.common.vec_env import sync_envs_normalization
 from sb3_rmdp.common.evaluation import WelfareEvaluation, as_vec_env, evaluate_welfare
 from sb3_rmdp.common.files import save_whole
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
+from sb3_rmdp.common.random_numbers import same_random_numbers_after
 
 #: What the model was given under one name and reads under others while it learns
 READ_AS = {"learning_rate": ("lr_schedule",), "gamma": ("rollout_buffer.gamma",), "gae_lambda": ("rollout_buffer.gae_lambda",)}
@@ -171,12 +173,29 @@ class KeepBestCallback(BaseCallback):
             # The policies that this rollout is of: the update comes later
             self._kept = copy.deepcopy((self.model.policy.state_dict(), self.model.assignment.state_dict()))
 
+    def best_model(self) -> RepresentedOnPolicyAlgorithm:
+        """
+        :return: a copy of the model as it would be left if the training ended now, without an environment
+        """
+        file = io.BytesIO()
+        self.model.save(file)
+        file.seek(0)
+        # Loading seeds the model
+        with same_random_numbers_after():
+            model = type(self.model).load(file, device=self.model.device)
+        self._go_back(model)
+        return model
+
+    def _go_back(self, model: RepresentedOnPolicyAlgorithm) -> None:
+        if self._kept is not None:
+            policy, assignment = self._kept
+            model.policy.load_state_dict(policy)
+            model.assignment.load_state_dict(assignment)
+
     def _on_training_end(self) -> None:
         if self._kept is None:
             return
-        policy, assignment = self._kept
-        self.model.policy.load_state_dict(policy)
-        self.model.assignment.load_state_dict(assignment)
+        self._go_back(self.model)
         if self.verbose >= 1:
             print(f"Back to what was best, a welfare of {self.best_mean_welfare:.2f} after {self.best_timesteps} timesteps")
 

@@ -147,7 +147,8 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         data.update(k=self.k, n_rewards=self.n_rewards, critic_rank=self.critic_rank)
-        data.update(normalize_observations=self.normalize_observations)
+        # SB3 leaves the second out, and a policy that was saved alone would come back with one extractor for both networks
+        data.update(normalize_observations=self.normalize_observations, share_features_extractor=self.share_features_extractor)
         return data
 
     def _build_mlp_extractor(self) -> None:

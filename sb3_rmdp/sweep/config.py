@@ -45,6 +45,9 @@ MODEL_KEYS = tuple(name for name in inspect.signature(RepresentedPPO).parameters
 #: Beside them: environments in which every policy acts, one by default
 ENVS_PER_POLICY = "envs_per_policy"
 
+#: And rollouts over which welfare is averaged to tell which model is best; the last one counts if it is 0, the default
+KEEP_BEST = "keep_best"
+
 #: Keys of tuned entries that a sweep sets itself
 REPLACED = ("k", "n_timesteps")
 
@@ -67,7 +70,8 @@ class Run:
     :param env_kwargs: its arguments, ``n_agents`` included where the sweep sets it
     :param k: number of representatives
     :param algorithm: name within the sweep
-    :param hyperparams: arguments of the model as they are written, the assignment included, and :data:`ENVS_PER_POLICY`
+    :param hyperparams: arguments of the model as they are written, the assignment included, :data:`ENVS_PER_POLICY` and
+        :data:`KEEP_BEST`
     :param seed: of the training
     :param checkpoints: transitions per policy at which welfare is measured, rising; the last one is the end
     :param n_eval_episodes: episodes per representative and evaluation
@@ -98,12 +102,17 @@ class Run:
     @property
     def arguments(self) -> dict[str, Any]:
         """Of the model, as they are written."""
-        return {key: value for key, value in self.hyperparams.items() if key != ENVS_PER_POLICY}
+        return {key: value for key, value in self.hyperparams.items() if key not in (ENVS_PER_POLICY, KEEP_BEST)}
 
     @property
     def n_envs(self) -> int:
         """Environments of the training."""
         return self.k * count(ENVS_PER_POLICY, self.hyperparams.get(ENVS_PER_POLICY, 1))
+
+    @property
+    def keep_best(self) -> int:
+        """Rollouts over which welfare is averaged to tell which model is best; 0 if the last one counts."""
+        return count(KEEP_BEST, self.hyperparams.get(KEEP_BEST, 0), minimum=0)
 
     @property
     def transitions(self) -> int:
@@ -196,6 +205,8 @@ def _sweep(path: Path, config: Any) -> Sweep:
                 if n is not None and "n_agents" in kwargs:
                     raise ValueError(f"{label}: n_agents is among the kwargs, and n is given as well; leave one out")
                 hyperparams = {**tuned, **common, **own}
+                if not hyperparams.get(KEEP_BEST):  # told or not, it is the same run
+                    hyperparams.pop(KEEP_BEST, None)
                 runs.append(Run(env_id, {**kwargs, **agents}, k, algorithm, hyperparams, seed, checkpoints, episodes, label))
     if not isinstance(values["save_models"], bool):
         raise ValueError(f"save_models: {values['save_models']!r} is neither true nor false")
@@ -291,10 +302,11 @@ def _algorithms(entries: Any) -> dict[str, dict[str, Any]]:
 
 
 def _check_model_keys(where: str, arguments: dict[str, Any], without: tuple[str, ...] = ()) -> None:
-    known = [name for name in (*MODEL_KEYS, ENVS_PER_POLICY) if name not in without]
+    known = [name for name in (*MODEL_KEYS, ENVS_PER_POLICY, KEEP_BEST) if name not in without]
     for key in arguments:
         check_name(key, known, f"no argument of the model here ({where})")
     count(f"{where}: {ENVS_PER_POLICY}", arguments.get(ENVS_PER_POLICY, 1))
+    count(f"{where}: {KEEP_BEST}", arguments.get(KEEP_BEST, 0), minimum=0)
 
 
 def _checkpoints(values: Any, transitions: int) -> tuple[int, ...]:

@@ -7,21 +7,21 @@ import importlib.metadata
 import io
 import json
 import platform
-import random
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
-import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp.common.callbacks import KeepBestCallback
 from sb3_rmdp.common.evaluation import as_vec_env
+from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_budget, population_of
+from sb3_rmdp.common.random_numbers import same_random_numbers_after
 from sb3_rmdp.envs.contract import integer
 from sb3_rmdp.sweep.config import Run
 from sb3_rmdp.vec_env import make_represented_vec_env
@@ -55,8 +55,9 @@ def train_and_evaluate(run: Run, with_model: bool = False) -> Outcome:
     """
     env = make_represented_vec_env(run.env_id, run.k, n_envs=run.n_envs, env_kwargs=run.env_kwargs)
     model = RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.arguments))
-    checkpoints = Checkpoints(run)
-    model.learn(run.transitions * run.k, callback=checkpoints)
+    keep = KeepBestCallback(run.keep_best) if run.keep_best else None
+    checkpoints = Checkpoints(run, keep)
+    model.learn(run.transitions * run.k, callback=[checkpoints] if keep is None else [keep, checkpoints])
     checkpoints.finish()
     env.close()
     file = io.BytesIO()
@@ -72,13 +73,14 @@ class Checkpoints(BaseCallback):
     The training is the same with other checkpoints, or none: random numbers go on as if there had been no evaluation.
 
     :param run: the run
+    :param keep: knows the best model so far, which is measured in the place of the current one
     """
 
     model: RepresentedPPO
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, keep: KeepBestCallback | None = None):
         super().__init__()
-        self.run = run
+        self.run, self.keep = run, keep
         self.rows: list[dict[str, object]] = []
         self._start = self._paused = 0.0
 
@@ -105,11 +107,12 @@ class Checkpoints(BaseCallback):
     def _evaluate(self) -> None:
         now = time.perf_counter()
         with same_random_numbers_after():
-            self.rows.append(evaluated_row(self.model, self.run, self._next, now - self._start - self._paused))
+            model = self.model if self.keep is None else self.keep.best_model()
+            self.rows.append(evaluated_row(model, self.run, self._next, now - self._start - self._paused))
         self._paused += time.perf_counter() - now
 
 
-def evaluated_row(model: RepresentedPPO, run: Run, transitions: int, seconds: float) -> dict[str, object]:
+def evaluated_row(model: RepresentedOnPolicyAlgorithm, run: Run, transitions: int, seconds: float) -> dict[str, object]:
     """
     :param model: the model as it is now
     :param run: its run
@@ -140,18 +143,6 @@ def evaluated_row(model: RepresentedPPO, run: Run, transitions: int, seconds: fl
         row["bound"] = result.optimum
     representatives = " ".join(map(str, model.assignment.representatives.tolist()))
     return {**row, "representatives": representatives, "seconds": round(seconds, 3), "versions": as_json(versions())}
-
-
-@contextlib.contextmanager
-def same_random_numbers_after() -> Iterator[None]:
-    """What draws random numbers in here leaves those that come after as they would have been."""
-    before = random.getstate(), np.random.get_state(), th.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        th.set_rng_state(before[2])
 
 
 def versions() -> dict[str, str]:

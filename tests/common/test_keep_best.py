@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
@@ -82,6 +83,31 @@ def test_a_training_that_goes_on_starts_anew(capsys: pytest.CaptureFixture[str])
     assert keep.best_mean_welfare == 3.0 and "a welfare of 3.00 after 144 timesteps" in capsys.readouterr().out
     # It went on from what was kept
     assert th.equal(again.states[0][0], kept[0]) and all(map(th.equal, state(model), again.states[0]))
+
+
+def test_the_best_model_so_far_is_a_copy() -> None:
+    class Look(BaseCallback):
+        """After the third rollout."""
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            if self.model.num_timesteps == 3 * 48:
+                before = np.random.get_state()[1].tolist(), th.get_rng_state(), state(self.model)  # type: ignore[arg-type]
+                self.found = keep.best_model()
+                assert np.random.get_state()[1].tolist() == before[0] and th.equal(th.get_rng_state(), before[1])
+                assert all(map(th.equal, state(self.model), before[2]))  # type: ignore[arg-type]
+
+    model, welfares, keep, look = known(), Welfares([1.0, 6.0, 0.0, 9.0]), KeepBestCallback(1), Look()
+    model.learn(4 * 48, callback=[welfares, keep, look])
+    assert all(map(th.equal, state(look.found), welfares.states[1]))
+    assert all(map(th.equal, state(model), welfares.states[3]))
+    # Without it the training is the same
+    plain = known()
+    keep = KeepBestCallback(1)
+    plain.learn(4 * 48, callback=[Welfares([1.0, 6.0, 0.0, 9.0]), keep])
+    assert all(map(th.equal, state(model), state(plain)))
 
 
 def test_no_window() -> None:

@@ -89,7 +89,7 @@ def test_hyperparameters_are_the_tuned_ones_then_common_then_own(tmp_path: Path)
         "assignment": "em",
         "batch_size": 64,
         "clip_range": 0.2,
-        "ent_coef": "lin_1e-3_1e-4",
+        "ent_coef": "lin_5e-3_0",
         "gae_lambda": 0.95,
         "gamma": 0.99,
         "learning_rate": 0.1,
@@ -132,6 +132,8 @@ def test_ids_are_stable_and_know_everything_that_matters(tmp_path: Path) -> None
         dict(results="x.csv"),
         dict(save_models=True),
         dict(environments=[{"id": GRID, "label": "x"}]),
+        dict(hyperparams={"keep_best": 0}),
+        dict(hyperparams={"keep_best": 20}, algorithms={"episodes": {"keep_best": 0}}),
     ]
     for keys in same:
         assert sweep(tmp_path, **keys).runs[0].id == run.id
@@ -142,6 +144,7 @@ def test_ids_are_stable_and_know_everything_that_matters(tmp_path: Path) -> None
         dict(algorithms=["random"]),
         dict(algorithms={"em": {"gamma": 0.5}}),
         dict(hyperparams={"gamma": 0.6}),
+        dict(hyperparams={"keep_best": 20}),
         dict(seeds=[1]),
         dict(transitions_per_policy=1001),
         dict(checkpoints=[500, 1000]),
@@ -172,6 +175,8 @@ def test_runs_by_what_they_are(tmp_path: Path) -> None:
         (dict(environments=[GRID, GRID]), "is there twice"),
         (dict(environments=[{"id": GRID, "kwargs": {"n_agents": 2}}], n=[3]), "leave one out"),
         (dict(algorithms=["end_to_ends"]), "'end_to_ends' is no assignment: did you mean 'end_to_end'?"),
+        (dict(hyperparams={"keep_best": -1}), "hyperparams: keep_best: -1 is no whole number of at least 0"),
+        (dict(algorithms={"em": {"keep_best": True}}), "algorithm em: keep_best: True is no whole number of at least 0"),
         (dict(algorithms={"own": {"assignment": "emm"}}), "'emm' is no assignment: did you mean 'em'?"),
         (dict(algorithms=["benchmarks.ablations:Own"]), "'benchmarks.ablations:Own' cannot be imported"),
         (

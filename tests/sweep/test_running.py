@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp.common.callbacks import KeepBestCallback
 
 pytest.importorskip("yaml")
 
@@ -99,6 +100,27 @@ def test_results_do_not_depend_on_other_checkpoints() -> None:
 
     few, many = last((160,)), last((32, 64, 96, 160))
     assert few == many and few["stochastic"] > 0.0
+
+
+def test_the_best_model_so_far_is_measured() -> None:
+    """As the callback would leave it if the training ended there, and without a change to what comes after."""
+    run = Run(GRID, {}, 2, "em", hyperparams(keep_best=2), 4, (64, 96, 128, 160), 3)
+    rows = train_and_evaluate(run).rows
+    best = []
+    for transitions, row in zip(run.checkpoints, rows, strict=True):
+        model = RepresentedPPO(env=make_represented_vec_env(GRID, 2), k=2, seed=4, device="cpu", **hyperparams())
+        keep, stop = KeepBestCallback(2), StopAfter(transitions * 2)
+        model.learn(320, callback=[keep, stop])
+        if stop.random_state is not None:
+            th.set_rng_state(stop.random_state[0])
+        env = gym.make(GRID)
+        env.reset(seed=10_000)
+        result = evaluate_welfare(model, env, 3, False)
+        assert row["stochastic"] == result.social_welfare
+        assert row["representatives"] == " ".join(map(str, result.assignment))
+        best.append(keep.best_timesteps)
+    # Some model was worse than one before it, and some better
+    assert 1 < len(set(best)) < len(best)
 
 
 def test_checkpoints_between_two_updates_are_evaluated_after_the_second() -> None:
