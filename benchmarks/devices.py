@@ -87,20 +87,22 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.devices", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda", help='what the CPU is compared with; "cuda"')
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="what the CPU is compared with; cuda")
     parser.add_argument("--repeats", type=int, default=3, help="updates timed on either device; 3")
     parser.add_argument("--out", type=Path, help="file to write, such as benchmarks/results/devices.json")
     parser.add_argument("--quick", action="store_true", help="tiny updates: figures mean nothing")
     arguments = parser.parse_args(argv)
-    has_gpu = torch.cuda.is_available()
-    if torch.device(arguments.device).type == "cuda" and not has_gpu:
+    if arguments.repeats < 1:
+        parser.error(f"--repeats {arguments.repeats} times nothing: choose 1 or more")
+    on_gpu = arguments.device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
         parser.error("there is no GPU that this PyTorch can use; --device cpu compares the CPU with itself")
 
     report: dict[str, Any] = {
         "command": f"python -m benchmarks.devices --device {arguments.device} --repeats {arguments.repeats}",
         "versions": {name: version(name) for name in PACKAGES},
         "processor": f"{platform.machine()}, {os.cpu_count()} cores",
-        "device": torch.cuda.get_device_name() if has_gpu else arguments.device,
+        "device": torch.cuda.get_device_name() if on_gpu else arguments.device,
         "rows": [],
     }
     for name, make in cases(arguments.quick).items():

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ENV_ID,
         k=K,
         learning_rate=LinearSchedule(3e-4, 1e-5, 1.0),
-        ent_coef=LinearSchedule(5e-3, 0.0, 1.0),  # tries until it knows how to start from every state
+        ent_coef=LinearSchedule(5e-3, 0.0, 1.0),  # to go on trying how to start where it falls
         normalize_advantage="rollout",  # a fall is seldom, and costs a hundred times what any other step does
         policy_kwargs=dict(log_std_init=-1.0),  # agents are paid in a narrow window of speeds, which noise leaves
         seed=arguments.seed,

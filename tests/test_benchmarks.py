@@ -184,7 +184,10 @@ def test_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     for row in report["rows"]:
         assert len(row["cpu"]) == len(row["other"]) == 1
         assert row["ratio"] == row["other"][0] / row["cpu"][0]
-    assert report["device"] == "cpu" or torch.cuda.is_available()
+    assert report["device"] == "cpu"
+    with pytest.raises(SystemExit):
+        devices.main(["--device", "cpu", "--repeats", "0"])
+    assert "choose 1 or more" in capsys.readouterr().err
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit):
             devices.main([])
