@@ -207,12 +207,18 @@ def train(
             connect(address, at_a_time or 1)
         console.print(f"{len(pending)} runs to do, {at_a_time or 'as many as the cluster takes'} at a time")
         columns = ("runs", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left:", TimeRemainingColumn())
-        # Two pictures a second: cores are for the runs
         hidden = not console.is_terminal
-        bars = Progress(*columns, console=console, transient=True, refresh_per_second=2, disable=hidden)
+        # Two pictures a second: cores are for the runs. These stand still while they are evaluated
+        bars = Progress(
+            *columns, console=console, transient=True, disable=hidden, refresh_per_second=2, speed_estimate_period=600
+        )
         with terminated_as_by_ctrl_c(), bars as progress:
             bar = progress.add_task("runs", total=len(pending))
-            for event in execute(pending, at_a_time, retries, plan.save_models):
+
+            def follow(underway: float) -> None:
+                progress.update(bar, completed=ended + underway)
+
+            for event in execute(pending, at_a_time, retries, plan.save_models, None if hidden else follow):
                 if isinstance(event, Finished):
                     keep(event, plan, results)
                     text = summary(event.outcome.rows[-1])
@@ -224,7 +230,7 @@ def train(
                             console.print(event.traceback)
                 ended += isinstance(event, Finished) or not event.again
                 console.print(f"{ended:>4}/{len(pending)} {event.run}: {text}")
-                progress.update(bar, completed=ended)
+            progress.update(bar, completed=ended)
     except KeyboardInterrupt:
         console.print(f"Stopped. What was finished is in {results.path}; the same command goes on with the rest.")
         raise SystemExit(INTERRUPTED) from None

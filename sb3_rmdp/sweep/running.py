@@ -24,6 +24,7 @@ from sb3_rmdp.common.population import check_budget, population_of
 from sb3_rmdp.common.random_numbers import same_random_numbers_after
 from sb3_rmdp.envs.contract import integer
 from sb3_rmdp.sweep.config import Run
+from sb3_rmdp.sweep.progress import Tell
 from sb3_rmdp.vec_env import make_represented_vec_env
 from sb3_rmdp.zoo.hyperparams import as_arguments
 
@@ -47,16 +48,17 @@ class Outcome:
     model: bytes | None
 
 
-def train_and_evaluate(run: Run, with_model: bool = False) -> Outcome:
+def train_and_evaluate(run: Run, with_model: bool = False, tell: Tell | None = None) -> Outcome:
     """
     :param run: what to train
     :param with_model: return the final model as well
+    :param tell: is told how far the training is, before every rollout
     :return: its evaluations
     """
     env = make_represented_vec_env(run.env_id, run.k, n_envs=run.n_envs, env_kwargs=run.env_kwargs)
     model = RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.arguments))
     keep = KeepBestCallback(run.keep_best) if run.keep_best else None
-    checkpoints = Checkpoints(run, keep)
+    checkpoints = Checkpoints(run, keep, tell)
     model.learn(run.transitions * run.k, callback=[checkpoints] if keep is None else [keep, checkpoints])
     checkpoints.finish()
     env.close()
@@ -74,13 +76,14 @@ class Checkpoints(BaseCallback):
 
     :param run: the run
     :param keep: knows the best model so far, which is measured in the place of the current one
+    :param tell: is told how far the training is
     """
 
     model: RepresentedPPO
 
-    def __init__(self, run: Run, keep: KeepBestCallback | None = None):
+    def __init__(self, run: Run, keep: KeepBestCallback | None = None, tell: Tell | None = None):
         super().__init__()
-        self.run, self.keep = run, keep
+        self.run, self.keep, self.tell = run, keep, tell
         self.rows: list[dict[str, object]] = []
         self._start = self._paused = 0.0
 
@@ -91,6 +94,8 @@ class Checkpoints(BaseCallback):
         # Never the last one: no rollout begins when all transitions are there
         while self.model.num_timesteps >= self._next * self.run.k:
             self._evaluate()
+        if self.tell is not None:
+            self.tell(self.model.num_timesteps / (self.run.transitions * self.run.k))
 
     def _on_step(self) -> bool:
         return True

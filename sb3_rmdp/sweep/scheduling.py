@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sb3_rmdp.sweep.config import Run
+from sb3_rmdp.sweep.progress import Board, Tell
 from sb3_rmdp.sweep.running import Outcome, train_and_evaluate
 
 #: No reports to anybody, and no metrics that nobody collects
@@ -164,7 +165,7 @@ def execute(
     at_a_time: int | None,
     retries: int,
     with_models: bool = False,
-    work: Callable[[Run, bool], Outcome] | None = None,
+    follow: Callable[[float], None] | None = None,
 ) -> Iterator[Finished | Died]:
     """
     Train what is to be trained; call :func:`connect` first.
@@ -173,17 +174,20 @@ def execute(
     :param at_a_time: how many are handed to Ray at a time; by default all, which lets a cluster grow
     :param retries: how often a run that died is tried again
     :param with_models: return final models
-    :param work: what is done for a run; trains by default
+    :param follow: called about once a second with what is done of the runs that are underway: 1.5 if two have come to three
+        quarters. By default nobody asks
     :return: what happens to them, as it happens
     """
     ray = load_ray()
-    remote = ray.remote(num_cpus=1, max_retries=0)(work or train_on_one_thread)
+    board = Board(ray) if follow is not None and runs else None
+    remote = ray.remote(num_cpus=1, max_retries=0)(train_on_one_thread)
     waiting = deque((run, 0) for run in runs)
     running: dict[Any, tuple[Run, int]] = {}
     while waiting or running:
         while waiting and len(running) < (at_a_time or len(runs)):
             run, tried = waiting.popleft()
-            running[remote.remote(run, with_models)] = run, tried
+            tell = None if board is None else board.teller(_attempt(run, tried))
+            running[remote.remote(run, with_models, tell)] = run, tried
         # Ctrl-C is heard between two calls
         ended, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
         for reference in ended:
@@ -195,21 +199,29 @@ def execute(
                 if event.again:
                     waiting.appendleft((run, tried + 1))
             yield event
+        if board is not None and follow is not None:
+            follow(board.done(_attempt(*one) for one in running.values()))
 
 
-def train_on_one_thread(run: Run, with_model: bool) -> Outcome:
+def _attempt(run: Run, tried: int) -> str:
+    """Name of an attempt at a run: the next one begins at nothing."""
+    return f"{run.id} {tried}"
+
+
+def train_on_one_thread(run: Run, with_model: bool, tell: Tell | None) -> Outcome:
     """
     What a worker does.
 
     :param run: what to train
     :param with_model: return the final model as well
+    :param tell: is told how far it is
     :return: its evaluations
     """
     import torch
 
     # Workers are one per core, and only on one thread are results reproducible bit for bit
     torch.set_num_threads(1)
-    return train_and_evaluate(run, with_model)
+    return train_and_evaluate(run, with_model, tell)
 
 
 def _reason(error: Exception) -> tuple[str, str]:

@@ -93,13 +93,17 @@ def test_a_run_is_a_plain_training_and_its_evaluation(
     th.testing.assert_close(dict(saved.policy.state_dict()), dict(model.policy.state_dict()), rtol=0, atol=0)
 
 
-def test_results_do_not_depend_on_other_checkpoints() -> None:
+def test_results_do_not_depend_on_other_checkpoints_or_who_follows() -> None:
+    told: list[float] = []
+
     def last(checkpoints: tuple[int, ...]) -> dict[str, object]:
-        row = train_and_evaluate(Run(GRID, {}, 2, "em", hyperparams(), 1, checkpoints, 3)).rows[-1]
+        tell = told.append if len(checkpoints) == 1 else None
+        row = train_and_evaluate(Run(GRID, {}, 2, "em", hyperparams(), 1, checkpoints, 3), tell=tell).rows[-1]
         return {name: value for name, value in row.items() if name not in ("run", "seconds")}
 
     few, many = last((160,)), last((32, 64, 96, 160))
     assert few == many and few["stochastic"] > 0.0
+    assert told == [0.0, 0.2, 0.4, 0.6, 0.8]
 
 
 def test_the_best_model_so_far_is_measured() -> None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ pytest.importorskip("ray")
 
 from sb3_rmdp.sweep import scheduling
 from sb3_rmdp.sweep.config import read_sweep
+from sb3_rmdp.sweep.progress import Board
 from sb3_rmdp.sweep.results import read_results
 from sb3_rmdp.sweep.running import train_and_evaluate
-from tests.sweep.commands import assert_bad_input, invoke, write_config
+from tests.sweep.commands import SMALL, assert_bad_input, invoke, write_config
 
 ROOT = Path(__file__).parents[2]
 #: Seconds that a machine which is busy with other things may take
@@ -37,16 +39,17 @@ class Started:
     A sweep in a process of its own, as from a terminal.
 
     :param arguments: of the command
+    :param variables: of its environment
     """
 
-    def __init__(self, *arguments: object):
+    def __init__(self, *arguments: object, **variables: str):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sb3_rmdp.cli", "sweep", *map(str, arguments)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables},
             start_new_session=True,
             # A shell has its background jobs ignore Ctrl-C, and tests may be one of them
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -77,8 +80,8 @@ def start() -> Iterator[Any]:
     """Starts sweeps that end with the test."""
     started: list[Started] = []
 
-    def begin(*arguments: object) -> Started:
-        started.append(Started(*arguments))
+    def begin(*arguments: object, **variables: str) -> Started:
+        started.append(Started(*arguments, **variables))
         return started[-1]
 
     yield begin
@@ -187,6 +190,68 @@ def test_ctrl_c_keeps_what_is_finished(by: str, tmp_path: Path, start: Any) -> N
     assert runs_in(results) == ["nothing"]
     wait_until_gone(worker)
     assert not (tmp_path / "own.csv").exists()
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Ray in this process, one run at a time."""
+    monkeypatch.chdir(ROOT)
+    for name in ("OMP_NUM_THREADS", *scheduling.SETTINGS):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))  # to be as before in the end
+    scheduling.connect(None, 1)
+    yield scheduling.load_ray()
+    scheduling.disconnect()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_how_far_runs_are_that_are_underway(tmp_path: Path, ray: Any) -> None:
+    config = write_config(tmp_path, "wait", hyperparams={**SMALL, "n_steps": 8, "batch_size": 8})
+    waiting, seen = tmp_path / "waiting", []
+
+    def follow(done: float) -> None:
+        seen.append(done)
+        # The first of eight rollouts is over, and the tenth step is not
+        if done == 0.125 and waiting.exists():
+            if seen.count(0.0) == len(seen) - 1:
+                os.kill(int(waiting.read_text()), signal.SIGKILL)
+                waiting.unlink()
+            else:
+                (tmp_path / "go").touch()
+
+    events = list(scheduling.execute(read_sweep(config).runs, 1, 1, follow=follow))
+    assert [type(event) for event in events] == [scheduling.Died, scheduling.Finished]
+    # What an attempt had done that died is done no more
+    assert [share for share, _ in groupby(seen)][:4] == [0.0, 0.125, 0.0, 0.125]
+    assert seen[-1] == 0.0
+
+
+def test_notes_outlive_their_process(ray: Any) -> None:
+    board = Board(ray)
+    one, other = board.teller("one"), board.teller("other")
+    one(0.25)
+    other(0.5)
+    until(lambda: board.done(["one", "other", "not yet"]) == 0.75)
+    ray.kill(board._actor, no_restart=False)
+
+    def told_again() -> bool:
+        one(0.375)
+        return board.done(["one"]) == 0.375
+
+    until(told_again)
+    # What nobody has told since is forgotten
+    assert board.done(["other"]) == 0.0
+
+
+def test_in_a_terminal_there_is_a_bar(tmp_path: Path, start: Any) -> None:
+    status, out, _ = start(write_config(tmp_path, "nothing"), "--workers", 1, FORCE_COLOR="1").end()
+    assert status == 0 and "left:" in out and "0/1" in out
+    assert runs_in(tmp_path / "own.csv") == ["nothing"]
 
 
 def test_on_a_cluster(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
