@@ -27,6 +27,7 @@ HEADINGS = {
     "figure3_robots": "Figure 3, the other robots at k = 5",
     "figure4": "Figure 4: who is served by whom, HalfCheetah",
     "figure5": "Figure 5: who is served by whom, other robots",
+    "ablations_falls": "Ablations: Hopper",
     "ablations_grid": "Ablations: Resource Gathering",
     "ablations_hyperparams": "Ablations: settings of HalfCheetah",
     "ablations_robot": "Ablations: HalfCheetah",

@@ -136,10 +136,9 @@ class RolloutCollection(OnPolicyAlgorithm):
 
         if self._recorder is not None:
             buffer = rollout_buffer
-            self.assignment.record_trajectories(
-                self._recorder.cut(buffer.observations, buffer.actions, buffer.reward_vectors, buffer.episode_starts, dones),
-                returns,
-            )
+            arrays = (buffer.observations, buffer.actions, buffer.reward_vectors, buffer.episode_starts)
+            trajectories = self._recorder.cut(*arrays, dones, {(step, env_idx) for step, env_idx, *_ in timeouts})
+            self.assignment.record_trajectories(trajectories, returns)
         self.assignment.record_rewards(rollout_buffer.representatives, self._told(rollout_buffer.reward_vectors))
         self._evaluate(rollout_buffer, timeouts)
         last_values = self._values(new_obs, self._acting)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,11 +22,13 @@ class Trajectory(NamedTuple):
     :param actions: actions as the policy gave them, not clipped, (steps, actions)
     :param reward_vectors: what steps paid, (rows, n_rewards): of every step of the last rollout that the episode ran in, and
         of some of those before
+    :param truncated: it was ended by a time limit, and not by what was done
     """
 
     observations: Observations
     actions: np.ndarray
     reward_vectors: np.ndarray
+    truncated: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -65,6 +68,7 @@ class TrajectoryRecorder:
         reward_vectors: np.ndarray,
         episode_starts: np.ndarray,
         dones: np.ndarray,
+        timeouts: Collection[tuple[int, int]] = (),
     ) -> list[Trajectory]:
         """
         :param observations: of a rollout, (n_steps, n_envs, *observation shape), or a dict of such arrays
@@ -72,6 +76,7 @@ class TrajectoryRecorder:
         :param reward_vectors: (n_steps, n_envs, n_rewards)
         :param episode_starts: True where an observation begins an episode, (n_steps, n_envs)
         :param dones: True where the last step ended an episode, (n_envs,)
+        :param timeouts: step and environment of the episodes that a time limit ended
         :return: the episodes that ended in the rollout, in the order in which they did: by step, then by environment
         """
         # An episode ends where the next observation begins another
@@ -80,7 +85,7 @@ class TrajectoryRecorder:
         episodes = []
         for step, env in np.argwhere(ends).tolist():
             self._take(observations, actions, reward_vectors, slice(begins[env], step + 1), env, 1)
-            episodes.append(_joined(self._begun[env]))
+            episodes.append(_joined(self._begun[env])._replace(truncated=(step, env) in timeouts))
             self._begun[env] = []
             begins[env] = step + 1
         for env, begin in enumerate(begins):

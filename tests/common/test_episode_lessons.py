@@ -164,6 +164,7 @@ def test_what_is_saved() -> None:
     again.load_state_dict(th.load(file, weights_only=True))
     assert aims(again) == aims(assignment) == [None, 2.0]
     assert again.time_left.tolist() == assignment.time_left.tolist() and again._best_moment == assignment._best_moment
+    assert again._lasting == assignment._lasting == 1.0
     np.testing.assert_array_equal(again.representatives, assignment.representatives)
     assert len(again.archive) == 0 and again.lessons() == []
     for name in ("returns", "utilities", "moment"):

@@ -48,6 +48,20 @@ def test_promises_fade(progress: float, exploration: float, follows: bool) -> No
     assert aims(assignment) == [None, 2.0 if follows else None]
 
 
+@pytest.mark.parametrize(("fallen", "follows"), [([], True), ([2.0], True), ([1.0], True), ([0.0, 1.0], False)])
+def test_promises_count_as_far_as_episodes_last(fallen: list[float], follows: bool) -> None:
+    """Of the last rollout: with one of two fallen five moments for two agents are more than 6, with both there are none."""
+    assignment = with_a_stray(0.0, WALKS, fallen)
+    assert assignment._lasting == 1.0 - sum(action < 2.0 for action in fallen) / 2
+    assert aims(assignment) == [None, 2.0 if follows else None]
+
+
+def test_a_rollout_in_which_no_episode_ends_tells_nothing_new() -> None:
+    assignment = with_a_stray(0.0, WALKS, fallen=[0.0])
+    tell(assignment, [])
+    assert assignment._lasting == 0.5
+
+
 def test_what_pays_at_its_end_promises_nothing() -> None:
     assignment = with_a_stray(0.0)
     assert aims(assignment) == [None, None]

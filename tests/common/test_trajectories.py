@@ -15,6 +15,7 @@ def test_episodes_come_as_they_were_whatever_rollouts_they_run_through(n_steps: 
     n_envs, total = 3, 280
     dones = rng.random((total, n_envs)) < 0.06
     dones[-1] = True
+    limits = dones & (rng.random(dones.shape) < 0.5)
     observations, actions = rng.normal(size=(total, n_envs, 2)), rng.normal(size=(total, n_envs, 1))
     rewards = rng.normal(size=(total, n_envs, 4))
     starts = np.concatenate([np.ones((1, n_envs), dtype=bool), dones[:-1]])
@@ -24,7 +25,9 @@ def test_episodes_come_as_they_were_whatever_rollouts_they_run_through(n_steps: 
         # Buffers are written again
         buffers = [array[steps].copy() for array in (observations, actions, rewards)]
         seen = {"a": buffers[0], "b": buffers[0] + 1.0} if is_dict else buffers[0]
-        episodes += recorder.cut(seen, buffers[1], buffers[2], starts[steps], dones[min(begin + n_steps, total) - 1])
+        timeouts = [tuple(place) for place in np.argwhere(limits[steps]).tolist()]
+        last = dones[min(begin + n_steps, total) - 1]
+        episodes += recorder.cut(seen, buffers[1], buffers[2], starts[steps], last, timeouts)
         for buffer in buffers:
             buffer[:] = np.nan
     ends = np.argwhere(dones)
@@ -37,6 +40,7 @@ def test_episodes_come_as_they_were_whatever_rollouts_they_run_through(n_steps: 
         if isinstance(episode.observations, dict):
             np.testing.assert_array_equal(episode.observations["b"], observations[steps, env] + 1.0)
         np.testing.assert_array_equal(episode.actions, actions[steps, env])
+        assert episode.truncated is bool(limits[step, env])
         # Rollouts are short here, so that all rewards are kept
         np.testing.assert_array_equal(episode.reward_vectors, rewards[steps, env])
         assert episode.nbytes == sum(array.nbytes for array in (own, episode.actions, episode.reward_vectors)) + (

@@ -16,10 +16,12 @@ QUICK: dict[str, Any] = dict(mixing=1.0, warm_start=1, move_cost=0.0, stagnation
 Told = tuple[int, Sequence[float] | np.ndarray, float]
 
 
-def trajectory(action: float, steps: Sequence[Sequence[float]] | np.ndarray, countable: bool = True) -> Trajectory:
+def trajectory(
+    action: float, steps: Sequence[Sequence[float]] | np.ndarray, countable: bool = True, truncated: bool = True
+) -> Trajectory:
     rewards = np.asarray(steps, dtype=np.float32)
     actions = np.full((len(rewards), 1), action, dtype=np.int64 if countable else np.float32)
-    return Trajectory(np.zeros((len(rewards), 1), dtype=np.float32), actions, rewards)
+    return Trajectory(np.zeros((len(rewards), 1), dtype=np.float32), actions, rewards, truncated)
 
 
 def tell(
@@ -28,6 +30,7 @@ def tell(
     progress: float = 0.0,
     steps: dict[float, Any] | None = None,
     countable: bool = True,
+    fallen: Sequence[float] = (),
 ) -> None:
     """
     A rollout.
@@ -35,12 +38,13 @@ def tell(
     :param told: representative, returns and action of each episode; an action stands for all that is done in an episode
     :param steps: what steps pay in episodes of an action, where it does not all come at the end
     :param countable: whether actions are
+    :param fallen: actions of the episodes that are ended by something else than a time limit
     """
     trajectories = []
     for representative, returns, action in told:
         assignment.record_episodes(np.array([representative]), np.array([returns], dtype=np.float64))
         at_the_end = [np.zeros(len(returns)), np.zeros(len(returns)), returns]
-        trajectories.append(trajectory(action, (steps or {}).get(action, at_the_end), countable))
+        trajectories.append(trajectory(action, (steps or {}).get(action, at_the_end), countable, action not in fallen))
     assignment.record_trajectories(trajectories, [np.array(returns, dtype=np.float64) for _, returns, _ in told])
     assignment.update(progress)
 
@@ -78,12 +82,14 @@ STRAY = np.array([0, 0, 0, 0, 1, 1], dtype=float)
 WALKS = {0.0: [NEAR[0] / 10] * 10, 1.0: [NEAR[1] / 10] * 10, 2.0: [np.zeros(6), STRAY, np.zeros(6)]}
 
 
-def with_a_stray(progress: float, walks: dict[float, Any] | None = None, **kwargs: Any) -> EpisodeAssignment:
+def with_a_stray(
+    progress: float, walks: dict[float, Any] | None = None, fallen: Sequence[float] = (), **kwargs: Any
+) -> EpisodeAssignment:
     """The best representative keeps up ten moments; an episode had a single one of them, for agents that nobody serves."""
     assignment = EpisodeAssignment(6, 2, **(QUICK | kwargs))
     own: list[Told] = [(j, NEAR[j], float(j)) for j in range(2)]
-    tell(assignment, [*own, (0, STRAY, 2.0)], progress, walks)
-    tell(assignment, own, progress, walks)
+    tell(assignment, [*own, (0, STRAY, 2.0)], progress, walks, fallen=fallen)
+    tell(assignment, own, progress, walks, fallen=fallen)
     return assignment
 
 

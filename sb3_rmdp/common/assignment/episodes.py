@@ -45,7 +45,8 @@ class EpisodeAssignment(EMAssignment):
 
     An episode is worth what it paid, or what it would pay if it went on as in its best moment, for as many moments as the best
     representative can keep up now. Far from what any policy does well, this tells a place where nobody is yet from one where
-    nobody is needed. It is a promise, and fades in the course of the training.
+    nobody is needed. It is a promise, and fades in the course of the training. Whoever falls does not go on: promises count by
+    the share of the latest episodes that nothing but a time limit ended.
 
     A representative that is sent to a far place begins as a copy of the one that acts most like the episode, and has
     ``patience`` rollouts. If it does not come near to what the episode paid by then, that was luck, or beyond reach: the
@@ -110,6 +111,8 @@ class EpisodeAssignment(EMAssignment):
         self._stagnant = np.zeros(k, dtype=np.int64)
         self._imitating = np.zeros(k, dtype=bool)
         self._best_moment = 0.0
+        #: Share of the latest episodes that only a time limit ended
+        self._lasting = 0.0
         self._lessons: list[Lesson] = []
 
     def connect(self, reward_weights: AgentWeights, value_weights: AgentWeights) -> None:
@@ -132,6 +135,8 @@ class EpisodeAssignment(EMAssignment):
     def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
         paid = (np.array(of_one, dtype=np.float64) for of_one in returns)
         self.archive.add([self._episode(*pair) for pair in zip(paid, trajectories, strict=True)])
+        if trajectories:
+            self._lasting = sum(trajectory.truncated for trajectory in trajectories) / len(trajectories)
 
     def _episode(self, returns: np.ndarray, trajectory: Trajectory) -> Episode:
         utilities = self._utilities(returns[None])[0]
@@ -147,9 +152,10 @@ class EpisodeAssignment(EMAssignment):
         if self.n_agents == 1 or self.n_updates <= self.warm_start or not (self._known | (self.time_left > 0)).all():
             return
         own = self._utilities(self.q_rewards.t().cpu().numpy())
-        # As many moments as the best representative can keep up now, as long as promises count
+        # As many moments as the best representative can keep up now, as long and as far as promises count
         fade = min(1.0, max(0.0, 2.0 - progress / self.exploration)) if self.exploration > 0 else 0.0
         n_moments = fade * own[self._known].max(initial=0.0) / self._best_moment if self._best_moment > 0 else 0.0
+        n_moments *= self._lasting
         self._judge(own, n_moments)
         new = self._swap(own, n_moments, progress)
         self._reassign(n_moments)
@@ -308,6 +314,7 @@ class EpisodeAssignment(EMAssignment):
             "stagnant": self._stagnant.tolist(),
             "imitating": self._imitating.tolist(),
             "best_moment": self._best_moment,
+            "lasting": self._lasting,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -320,6 +327,7 @@ class EpisodeAssignment(EMAssignment):
         self._stagnant = np.array(state["stagnant"], dtype=np.int64)
         self._imitating = np.array(state["imitating"], dtype=bool)
         self._best_moment = state["best_moment"]
+        self._lasting = state.get("lasting", 0.0)
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
