@@ -12,7 +12,7 @@ import numpy as np
 
 from sb3_rmdp.common.assignment import EpisodeAssignment
 from sb3_rmdp.common.facility_location import exchange
-from sb3_rmdp.common.trajectories import Lesson
+from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 
 class WithoutImitation(EpisodeAssignment):
@@ -27,6 +27,14 @@ class WithoutCopies(EpisodeAssignment):
 
     def lessons(self) -> list[Lesson]:
         return [lesson._replace(new=False) for lesson in super().lessons()]
+
+
+class FullPromises(EpisodeAssignment):
+    """Promises count whether episodes last or not."""
+
+    def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
+        super().record_trajectories(trajectories, returns)
+        self._lasting = 1.0
 
 
 class WithoutRestarts(EpisodeAssignment):

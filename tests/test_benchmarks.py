@@ -19,7 +19,7 @@ from benchmarks.performance.report import markdown
 from benchmarks.performance.rows import ROWS, Case, Row, curves, exponent
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import EpisodeAssignment
-from tests.common.told import QUICK, aims, near, tell
+from tests.common.told import QUICK, WALKS, aims, near, tell, with_a_stray
 from tests.common.told import lessons as lessons_of
 
 
@@ -228,6 +228,8 @@ def test_ablations_leave_out_what_they_say() -> None:
     assert lessons_of(sent_away(EpisodeAssignment)) == [(1, 2.0, True)]
     assert lessons_of(sent_away(ablations.WithoutImitation)) == []
     assert lessons_of(sent_away(ablations.WithoutCopies)) == [(1, 2.0, False)]
+    assert aims(with_a_stray(0.0, WALKS, fallen=[0.0, 1.0])) == [None, None]
+    assert aims(with_a_stray(0.0, WALKS, fallen=[0.0, 1.0], cls=ablations.FullPromises)) == [None, 2.0]
     candidates = np.random.default_rng(0).random((9, 6))
     assert len(list(ablations.WithoutRestarts(6, 2)._searches(candidates, np.zeros((9, 2))))) == 1
     assert lessons_of(near(2, 0.0, countable=False)) == []

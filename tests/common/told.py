@@ -83,10 +83,14 @@ WALKS = {0.0: [NEAR[0] / 10] * 10, 1.0: [NEAR[1] / 10] * 10, 2.0: [np.zeros(6), 
 
 
 def with_a_stray(
-    progress: float, walks: dict[float, Any] | None = None, fallen: Sequence[float] = (), **kwargs: Any
+    progress: float,
+    walks: dict[float, Any] | None = None,
+    fallen: Sequence[float] = (),
+    cls: type[EpisodeAssignment] = EpisodeAssignment,
+    **kwargs: Any,
 ) -> EpisodeAssignment:
     """The best representative keeps up ten moments; an episode had a single one of them, for agents that nobody serves."""
-    assignment = EpisodeAssignment(6, 2, **(QUICK | kwargs))
+    assignment = cls(6, 2, **(QUICK | kwargs))
     own: list[Told] = [(j, NEAR[j], float(j)) for j in range(2)]
     tell(assignment, [*own, (0, STRAY, 2.0)], progress, walks, fallen=fallen)
     tell(assignment, own, progress, walks, fallen=fallen)

@@ -212,3 +212,11 @@ def test_agents_who_are_served_by_an_episode_are_known_partitions() -> None:
     assert result.social_welfare == pytest.approx(KnownAssignment.optimum, rel=1e-6)
     groups = {frozenset(np.flatnonzero(result.assignment == j).tolist()) for j in range(3)}
     assert groups == {frozenset(group) for group in KnownAssignment.partition}
+
+
+@pytest.mark.parametrize(("max_episode_steps", "lasting"), [(5, 1.0), (1000, 0.0)])
+def test_whether_episodes_last_is_told(max_episode_steps: int, lasting: float) -> None:
+    """Robots that know nothing fall, but not in five steps."""
+    env = gym.make("rmdp/HopperVelocity-v0", n_agents=3, max_episode_steps=max_episode_steps)
+    model = RepresentedPPO("MlpPolicy", env, k=2, **{**SMALL, "n_steps": 256}).learn(512)
+    assert len(model.assignment.archive) > 0 and model.assignment._lasting == lasting
