@@ -169,6 +169,11 @@ def test_what_is_saved() -> None:
     assert len(again.archive) == 0 and again.lessons() == []
     for name in ("returns", "utilities", "moment"):
         np.testing.assert_array_equal(getattr(again.aims[1], name), getattr(assignment.aims[1], name))
+    older = assignment.get_extra_state()
+    del older["lasting"]
+    other = EpisodeAssignment(6, 2, **QUICK)
+    other.set_extra_state(older)
+    assert aims(other) == [None, 2.0] and other._lasting == 0.0
     # And both go on alike
     assignment.archive.episodes.clear()
     for rollout in range(5):

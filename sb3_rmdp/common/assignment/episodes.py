@@ -327,6 +327,7 @@ class EpisodeAssignment(EMAssignment):
         self._stagnant = np.array(state["stagnant"], dtype=np.int64)
         self._imitating = np.array(state["imitating"], dtype=bool)
         self._best_moment = state["best_moment"]
+        # Older files do not have it: no promises until the next episode ends
         self._lasting = state.get("lasting", 0.0)
 
 
