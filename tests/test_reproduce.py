@@ -101,9 +101,10 @@ def test_sweeps_of_the_paper(config: Path) -> None:
     plan, results = read_plan(config)
     assert plan.name == config.stem
     assert results.resolve().parent == ROOT / "benchmarks" / "results"
-    # Results are where those of its kind are, or those of the sweep that has some of its runs
-    others = [read_plan(other)[0] for other in CONFIGS if other.stem.startswith(results.stem)]
-    assert plan.name.startswith(results.stem) or any(plan.keys.keys() & other.keys.keys() for other in others)
+    # Results are where those of its kind are, or those of a sweep that has some of its runs
+    others = [read_plan(other) for other in CONFIGS if other != config]
+    shared = any(plan.keys.keys() & other.keys.keys() for other, file in others if file == results)
+    assert plan.name.startswith(results.stem) or shared
     if not plan.name.startswith("ablations"):
         assert set(plan.algorithms) <= {"episodes", "em", "end_to_end", "clustering", "random"}
 

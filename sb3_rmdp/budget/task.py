@@ -19,7 +19,7 @@ from sb3_rmdp.common.population import check_budget
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.vec_env import make_represented_vec_env
 from sb3_rmdp.vec_env.factory import fastest_vec_env
-from sb3_rmdp.zoo.hyperparams import as_arguments, default_config
+from sb3_rmdp.zoo.hyperparams import as_arguments, default_config, training_kwargs
 
 #: What stands for an environment of which any number of copies can be made
 EnvSource: TypeAlias = str | gym.Env | Callable[..., gym.Env]
@@ -41,10 +41,12 @@ class Task:
 
     :param env: a gymnasium id, an environment that ``gymnasium.make`` made, or a function that makes one
     :param env_kwargs: arguments of the environment
+    :param max_episode_steps: time limit of trainings alone, see :data:`~sb3_rmdp.zoo.hyperparams.MAX_EPISODE_STEPS`
     """
 
     env: EnvSource
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    max_episode_steps: Any = None
 
     def __post_init__(self) -> None:
         if isinstance(self.env, str):
@@ -66,13 +68,23 @@ class Task:
         """
         :param n_envs: number of copies
         :param seed: of the first reset
-        :return: a vec env of monitored copies
+        :return: a vec env of monitored copies, to evaluate in
         :raises ValueError: if it cannot be made
         """
+        return self._make(n_envs, seed, self.env_kwargs)
+
+    def make_to_train(self, n_envs: int) -> VecEnv:
+        """
+        :param n_envs: number of copies
+        :return: a vec env of monitored copies, to train in
+        """
+        return self._make(n_envs, None, training_kwargs(self.env_kwargs, self.max_episode_steps))
+
+    def _make(self, n_envs: int, seed: int | None, env_kwargs: dict[str, Any]) -> VecEnv:
         if isinstance(self.env, (str, gym.Env)):
-            return make_represented_vec_env(self.env, n_envs, seed=seed, env_kwargs=self.env_kwargs)
+            return make_represented_vec_env(self.env, n_envs, seed=seed, env_kwargs=env_kwargs)
         maker: Any = fastest_vec_env
-        return make_vec_env(self.env, n_envs, seed=seed, env_kwargs=self.env_kwargs, vec_env_cls=maker)
+        return make_vec_env(self.env, n_envs, seed=seed, env_kwargs=env_kwargs, vec_env_cls=maker)
 
     def evaluate(self, model: RepresentedPPO, n_eval_episodes: int, deterministic: bool) -> WelfareEvaluation:
         """
@@ -106,7 +118,7 @@ class Tuned:
     """
     Entry of the tuned hyperparameters for an environment.
 
-    :param arguments: of the model, as they are written
+    :param arguments: of the model, as they are written, and :data:`~sb3_rmdp.zoo.hyperparams.MAX_EPISODE_STEPS`
     :param transitions_per_policy: how long to train
     :param env_kwargs: arguments of the environment
     """

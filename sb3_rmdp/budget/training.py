@@ -29,6 +29,7 @@ from sb3_rmdp.budget.task import (
 from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT
 from sb3_rmdp.common.population import population_of
 from sb3_rmdp.envs.contract import integer
+from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS
 
 #: Steps of a vec env between two movements of the progress bar
 STEPS_PER_MOVE = 50
@@ -85,7 +86,8 @@ def budget_curve(
         their models then go back to: rows and table say how many
     :param n_eval_episodes: episodes per policy in evaluations
     :param deterministic: evaluate the modes of the policies instead of samples
-    :param model_kwargs: arguments of RepresentedPPO, in the place of the tuned ones in ``hyperparams/rppo.yml``
+    :param model_kwargs: arguments of RepresentedPPO, in the place of the tuned ones in ``hyperparams/rppo.yml``, and
+        ``max_episode_steps``, a time limit for trainings alone
     :param env_kwargs: arguments of the environment
     :param folder: where models are kept, and found if they are finished; by default nowhere
     :param callback: one or more for all trainings
@@ -94,15 +96,15 @@ def budget_curve(
     :raises ValueError: if an argument is wrong, or the folder holds models with other settings
     """
     known = tuned(Task(env).id)
-    task = Task(env, {**known.env_kwargs, **(env_kwargs or {})})
+    hyperparams = {**known.arguments, **(model_kwargs or {})}
+    task = Task(env, {**known.env_kwargs, **(env_kwargs or {})}, hyperparams.get(MAX_EPISODE_STEPS))
     ks = check_numbers_of_policies(k)
     seed_list = _seeds(seeds)
     transitions = known.transitions_per_policy
     if transitions_per_policy is not None:
         transitions = integer("transitions_per_policy", transitions_per_policy, minimum=1)
     integer("n_eval_episodes", n_eval_episodes, minimum=1)
-    hyperparams = {**known.arguments, **(model_kwargs or {})}
-    arguments = check_arguments(hyperparams)
+    arguments = check_arguments({name: value for name, value in hyperparams.items() if name != MAX_EPISODE_STEPS})
     if warm and len(ks) > 1:
         check_can_grow(arguments.get("assignment", DEFAULT_ASSIGNMENT))
     population = _check_models(task, ks, arguments)
@@ -167,7 +169,7 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 def _check_models(task: Task, ks: Sequence[int], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Make every kind of model once, with next to no memory; returns who the agents are."""
-    env = task.make(1)
+    env = task.make_to_train(1)
     try:
         population = population_of(env)
         check_numbers_of_policies(ks, population.n_agents)
@@ -204,7 +206,7 @@ def _trained(
     if job.files is not None:
         job.files.begin()
     bar.say(f"k={job.k} seed={job.seed}")
-    env = task.make(job.k)
+    env = task.make_to_train(job.k)
     try:
         if smaller is None:
             model = RepresentedPPO(env=env, k=job.k, seed=job.seed, **arguments)

@@ -19,7 +19,7 @@ from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import ASSIGNMENTS, DEFAULT_ASSIGNMENT, assignment_class
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.sweep.values import check_name, count, counts, mapping
-from sb3_rmdp.zoo.hyperparams import NOT_KEYS, default_config
+from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS, NOT_KEYS, default_config, training_kwargs
 
 #: Keys of a file, and what they are where they are left out; ``...`` must be there
 DEFAULTS: dict[str, Any] = {
@@ -48,6 +48,9 @@ ENVS_PER_POLICY = "envs_per_policy"
 #: And rollouts over which welfare is averaged to tell which model is best; the last one counts if it is 0, the default
 KEEP_BEST = "keep_best"
 
+#: What a sweep knows beside arguments of the model, with the least that may be written and what it is where it is left out
+SETTINGS = {ENVS_PER_POLICY: (1, 1), KEEP_BEST: (0, 0), MAX_EPISODE_STEPS: (0, 0)}
+
 #: Keys of tuned entries that a sweep sets itself
 REPLACED = ("k", "n_timesteps")
 
@@ -70,8 +73,7 @@ class Run:
     :param env_kwargs: its arguments, ``n_agents`` included where the sweep sets it
     :param k: number of representatives
     :param algorithm: name within the sweep
-    :param hyperparams: arguments of the model as they are written, the assignment included, :data:`ENVS_PER_POLICY` and
-        :data:`KEEP_BEST`
+    :param hyperparams: arguments of the model as they are written, the assignment included, and :data:`SETTINGS`
     :param seed: of the training
     :param checkpoints: transitions per policy at which welfare is measured, rising; the last one is the end
     :param n_eval_episodes: episodes per representative and evaluation
@@ -102,17 +104,25 @@ class Run:
     @property
     def arguments(self) -> dict[str, Any]:
         """Of the model, as they are written."""
-        return {key: value for key, value in self.hyperparams.items() if key not in (ENVS_PER_POLICY, KEEP_BEST)}
+        return {key: value for key, value in self.hyperparams.items() if key not in SETTINGS}
 
     @property
     def n_envs(self) -> int:
         """Environments of the training."""
-        return self.k * count(ENVS_PER_POLICY, self.hyperparams.get(ENVS_PER_POLICY, 1))
+        return self.k * self._setting(ENVS_PER_POLICY)
 
     @property
     def keep_best(self) -> int:
         """Rollouts over which welfare is averaged to tell which model is best; 0 if the last one counts."""
-        return count(KEEP_BEST, self.hyperparams.get(KEEP_BEST, 0), minimum=0)
+        return self._setting(KEEP_BEST)
+
+    @property
+    def training_kwargs(self) -> dict[str, Any]:
+        """Arguments of the environment in the training: those of the evaluation, and a time limit if there is one."""
+        return training_kwargs(self.env_kwargs, self._setting(MAX_EPISODE_STEPS))
+
+    def _setting(self, name: str) -> int:
+        return _setting(name, name, self.hyperparams)
 
     @property
     def transitions(self) -> int:
@@ -205,8 +215,9 @@ def _sweep(path: Path, config: Any) -> Sweep:
                 if n is not None and "n_agents" in kwargs:
                     raise ValueError(f"{label}: n_agents is among the kwargs, and n is given as well; leave one out")
                 hyperparams = {**tuned, **common, **own}
-                if not hyperparams.get(KEEP_BEST):  # told or not, it is the same run
-                    hyperparams.pop(KEEP_BEST, None)
+                for setting in (KEEP_BEST, MAX_EPISODE_STEPS):  # told or not, it is the same run
+                    if not hyperparams.get(setting):
+                        hyperparams.pop(setting, None)
                 runs.append(Run(env_id, {**kwargs, **agents}, k, algorithm, hyperparams, seed, checkpoints, episodes, label))
     if not isinstance(values["save_models"], bool):
         raise ValueError(f"save_models: {values['save_models']!r} is neither true nor false")
@@ -252,7 +263,7 @@ def tuned_entry(env_id: str) -> dict[str, Any]:
     entry = entries.get(env_id.rpartition(":")[2], entries["default"])
     tuned = {key: value for key, value in entry.items() if key not in REPLACED}
     for key in tuned:
-        if key not in (*MODEL_KEYS, "env_kwargs"):
+        if key not in (*MODEL_KEYS, "env_kwargs", MAX_EPISODE_STEPS):
             raise ValueError(f"{file} has {key!r} for {env_id}, which a sweep cannot follow: train with sb3-rmdp train")
     return tuned
 
@@ -302,11 +313,16 @@ def _algorithms(entries: Any) -> dict[str, dict[str, Any]]:
 
 
 def _check_model_keys(where: str, arguments: dict[str, Any], without: tuple[str, ...] = ()) -> None:
-    known = [name for name in (*MODEL_KEYS, ENVS_PER_POLICY, KEEP_BEST) if name not in without]
+    known = [name for name in (*MODEL_KEYS, *SETTINGS) if name not in without]
     for key in arguments:
         check_name(key, known, f"no argument of the model here ({where})")
-    count(f"{where}: {ENVS_PER_POLICY}", arguments.get(ENVS_PER_POLICY, 1))
-    count(f"{where}: {KEEP_BEST}", arguments.get(KEEP_BEST, 0), minimum=0)
+    for name in SETTINGS:
+        _setting(f"{where}: {name}", name, arguments)
+
+
+def _setting(where: str, name: str, arguments: Mapping[str, Any]) -> int:
+    least, default = SETTINGS[name]
+    return count(where, arguments.get(name, default), minimum=least)
 
 
 def _checkpoints(values: Any, transitions: int) -> tuple[int, ...]:

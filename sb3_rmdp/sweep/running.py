@@ -55,7 +55,7 @@ def train_and_evaluate(run: Run, with_model: bool = False, tell: Tell | None = N
     :param tell: is told how far the training is, before every rollout
     :return: its evaluations
     """
-    env = make_represented_vec_env(run.env_id, run.k, n_envs=run.n_envs, env_kwargs=run.env_kwargs)
+    env = make_represented_vec_env(run.env_id, run.k, n_envs=run.n_envs, env_kwargs=run.training_kwargs)
     model = RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.arguments))
     keep = KeepBestCallback(run.keep_best) if run.keep_best else None
     checkpoints = Checkpoints(run, keep, tell)

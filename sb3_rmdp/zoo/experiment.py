@@ -21,17 +21,25 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_budget, population_of
 from sb3_rmdp.vec_env import WelfareVecEnv, fastest_vec_env
-from sb3_rmdp.zoo.hyperparams import NOT_KEYS, SCHEDULES, default_config, linear_schedule
+from sb3_rmdp.zoo.hyperparams import (
+    MAX_EPISODE_STEPS,
+    NOT_KEYS,
+    SCHEDULES,
+    default_config,
+    linear_schedule,
+    training_kwargs,
+)
 from sb3_rmdp.zoo.interrupts import StopOnInterrupt, sigint_ignored
 from sb3_rmdp.zoo.model_card import write_model_card
 from sb3_rmdp.zoo.tuning import sample_represented_params
 
-#: Keys of a configuration that are not arguments of the algorithm, but RL Zoo's own
+#: Keys of a configuration that are not arguments of the algorithm, but RL Zoo's own, and the time limit of the training
 ZOO_KEYS = (
     "callback",
     "env_kwargs",
     "env_wrapper",
     "frame_stack",
+    MAX_EPISODE_STEPS,
     "monitor_kwargs",
     "n_envs",
     "n_timesteps",
@@ -64,6 +72,7 @@ class RepresentedExperimentManager(ExperimentManager):
         if self.represented and self.vec_env_class is DummyVecEnv:
             self.vec_env_class = fastest_vec_env  # type: ignore[assignment]  # with the same results
         self.budget: int | None = None
+        self.max_episode_steps: Any = None
         self.learning = False
         self.opened: list[VecEnv] | None = None  # while setting up
         self.interrupt = StopOnInterrupt()
@@ -112,6 +121,12 @@ class RepresentedExperimentManager(ExperimentManager):
         rest = ExperimentManager._preprocess_schedules({key: value for key, value in hyperparams.items() if key not in ours})
         return {**rest, **ours}
 
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any], Any]:
+        """See RL Zoo; takes out the time limit of the training."""
+        if self.represented:
+            self.max_episode_steps = hyperparams.pop(MAX_EPISODE_STEPS, None)
+        return super()._preprocess_hyperparams(hyperparams)
+
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """See RL Zoo; says before any training if the environment does not fit the budget."""
         if not self.represented:
@@ -122,8 +137,13 @@ class RepresentedExperimentManager(ExperimentManager):
                 "not see: write normalize: {norm_obs: true, norm_reward: false}, or leave normalize out, since "
                 "normalize_observations does the same within the policy"
             )
-        with sigint_ignored():
-            env = super().create_envs(n_envs, eval_env, no_log)
+        evaluated = self.env_kwargs
+        self.env_kwargs = training_kwargs(evaluated, self.max_episode_steps)
+        try:
+            with sigint_ignored():
+                env = super().create_envs(n_envs, eval_env, no_log)
+        finally:
+            self.env_kwargs = evaluated
         if self.opened is not None:
             self.opened.append(env)
         check_budget(self.budget, population_of(env).n_agents)

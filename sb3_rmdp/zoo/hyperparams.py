@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,24 @@ NOT_KEYS = ("self", "env", "tensorboard_log", "seed", "verbose", "device", "_ini
 
 #: Arguments that may be schedules
 SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
+
+
+#: Time limit of the training, in steps, beyond which values go on; evaluations have the environment's, as it has with 0
+MAX_EPISODE_STEPS = "max_episode_steps"
+
+
+def training_kwargs(env_kwargs: Mapping[str, Any], limit: Any) -> dict[str, Any]:
+    """
+    :param env_kwargs: arguments of the environment in evaluations
+    :param limit: :data:`MAX_EPISODE_STEPS` as it is written; ``None`` if it is not
+    :return: its arguments in the training: the shorter of two time limits holds
+    :raises ValueError: if the limit is no whole number of at least 0
+    """
+    steps = _number(str(limit or 0))
+    if isinstance(limit, bool) or not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"{MAX_EPISODE_STEPS}={limit!r}: choose a number of steps, or 0 for the environment's own time limit")
+    own = env_kwargs.get(MAX_EPISODE_STEPS)
+    return {**env_kwargs, **({} if steps == 0 or (own is not None and own < steps) else {MAX_EPISODE_STEPS: steps})}
 
 
 def default_config(algo: str) -> Path:

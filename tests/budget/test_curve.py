@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
 from sb3_rmdp.budget import BudgetCurve, BudgetRow, budget_curve, budget_of_models
 from sb3_rmdp.budget.curve import gain_of_next
-from sb3_rmdp.budget.task import check_numbers_of_policies, described, tuned
+from sb3_rmdp.budget.task import Task, check_numbers_of_policies, described, tuned
 from tests.probes import KnownAssignment
 
 SMALL: dict[str, Any] = dict(n_steps=16, batch_size=16, n_epochs=1, device="cpu")
@@ -229,6 +229,30 @@ def test_tuned_hyperparameters() -> None:
     curve = budget_curve("rmdp/ResourceGathering-v0", 1, 16, model_kwargs={**SMALL, "gamma": 0.5})
     kept = {**entry.arguments, "gamma": 0.5, **{name: SMALL[name] for name in ("n_steps", "batch_size", "n_epochs")}}
     assert curve.settings["model_kwargs"] == kept
+
+
+def test_the_time_limit_of_trainings(tmp_path: Path) -> None:
+    class Lengths(BaseCallback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[int] = []
+
+        def _on_step(self) -> bool:
+            self.seen += [info["episode"]["l"] for info in self.locals["infos"] if "episode" in info]
+            return True
+
+    lengths = Lengths()
+    kwargs: dict[str, Any] = dict(env_kwargs=dict(n_agents=20), callback=lengths, deterministic=False, n_eval_episodes=1)
+    limited = {**SMALL, "max_episode_steps": 4}
+    curve = budget_curve("rmdp/HalfCheetahVelocity-v0", 1, 16, model_kwargs=limited, folder=tmp_path, **kwargs)
+    assert lengths.seen == [4] * 4
+    assert curve.settings["model_kwargs"]["max_episode_steps"] == 4 and "max_episode_steps" not in curve.settings["env_kwargs"]
+    model = RepresentedPPO.load(str(curve.rows[0].model), device="cpu")
+    # Evaluations are as long as ever
+    task = Task("rmdp/HalfCheetahVelocity-v0", dict(n_agents=20))
+    assert curve.rows[0].welfare == task.evaluate(model, 1, False).social_welfare > 0.0
+    with pytest.raises(ValueError, match="max_episode_steps=-1: choose"):
+        budget_curve("rmdp/HalfCheetahVelocity-v0", 1, 16, model_kwargs={**SMALL, "max_episode_steps": -1}, **kwargs)
 
 
 def test_gains_are_paired_over_seeds() -> None:

@@ -102,6 +102,18 @@ def test_hyperparameters_are_the_tuned_ones_then_common_then_own(tmp_path: Path)
     assert slow == {**tuned, "learning_rate": "1e-5", "assignment_kwargs": {"decay": 0.5}}
 
 
+def test_the_time_limit_of_trainings_is_not_that_of_evaluations(tmp_path: Path) -> None:
+    cheetah = "rmdp/HalfCheetahVelocity-v0"
+    algorithms: dict[str, Any] = {"tuned": {}, "long": {"max_episode_steps": 0}, "short": {"max_episode_steps": "3e1"}}
+    for entry in algorithms.values():
+        entry["assignment"] = "em"
+    plan = sweep(tmp_path, environments=[cheetah, {"id": HOPPER, "kwargs": {"max_episode_steps": 20}}], algorithms=algorithms)
+    limits = [{run.algorithm: run.training_kwargs.get("max_episode_steps") for run in plan.runs[i : i + 3]} for i in (0, 3)]
+    assert limits == [{"tuned": 250, "long": None, "short": 30}, {"tuned": 20, "long": 20, "short": 20}]
+    assert all("max_episode_steps" not in run.arguments for run in plan.runs)
+    assert [run.env_kwargs for run in plan.runs] == [{}] * 3 + [{"max_episode_steps": 20}] * 3
+
+
 def test_models_get_hyperparameters_as_rl_zoo_reads_them() -> None:
     written = {
         "ent_coef": "lin_5e-2_1e-3",
@@ -134,6 +146,7 @@ def test_ids_are_stable_and_know_everything_that_matters(tmp_path: Path) -> None
         dict(environments=[{"id": GRID, "label": "x"}]),
         dict(hyperparams={"keep_best": 0}),
         dict(hyperparams={"keep_best": 20}, algorithms={"episodes": {"keep_best": 0}}),
+        dict(hyperparams={"max_episode_steps": 0}),
     ]
     for keys in same:
         assert sweep(tmp_path, **keys).runs[0].id == run.id
@@ -145,6 +158,7 @@ def test_ids_are_stable_and_know_everything_that_matters(tmp_path: Path) -> None
         dict(algorithms={"em": {"gamma": 0.5}}),
         dict(hyperparams={"gamma": 0.6}),
         dict(hyperparams={"keep_best": 20}),
+        dict(hyperparams={"max_episode_steps": 20}),
         dict(seeds=[1]),
         dict(transitions_per_policy=1001),
         dict(checkpoints=[500, 1000]),
@@ -177,6 +191,7 @@ def test_runs_by_what_they_are(tmp_path: Path) -> None:
         (dict(algorithms=["end_to_ends"]), "'end_to_ends' is no assignment: did you mean 'end_to_end'?"),
         (dict(hyperparams={"keep_best": -1}), "hyperparams: keep_best: -1 is no whole number of at least 0"),
         (dict(algorithms={"em": {"keep_best": True}}), "algorithm em: keep_best: True is no whole number of at least 0"),
+        (dict(hyperparams={"max_episode_steps": -1}), "hyperparams: max_episode_steps: -1 is no whole number of at least 0"),
         (dict(algorithms={"own": {"assignment": "emm"}}), "'emm' is no assignment: did you mean 'em'?"),
         (dict(algorithms=["benchmarks.ablations:Own"]), "'benchmarks.ablations:Own' cannot be imported"),
         (

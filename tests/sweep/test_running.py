@@ -24,6 +24,8 @@ from sb3_rmdp.sweep.running import train_and_evaluate, versions
 from sb3_rmdp.vec_env import make_represented_vec_env
 from tests.sweep.commands import EVENTFUL, GRID, SMALL
 
+HOPPER = "rmdp/HopperVelocity-v0"
+
 
 def hyperparams(**more: Any) -> dict[str, Any]:
     return {"policy": "MlpPolicy", "assignment": "em", **SMALL, **more}
@@ -46,15 +48,22 @@ class StopAfter(BaseCallback):
 
 
 @pytest.mark.parametrize(
-    ("env_id", "kwargs", "assignment", "more", "n_envs"),
+    ("env_id", "kwargs", "assignment", "more", "n_envs", "in_training"),
     [
-        (GRID, {"max_episode_steps": 20}, "em", {}, 3),
-        ("rmdp/HopperVelocity-v0", {"n_agents": 4, "population_seed": 1}, "end_to_end", {}, 3),
-        (GRID, {}, "episodes", {"envs_per_policy": 2}, 6),
+        (GRID, {"max_episode_steps": 20}, "em", {}, 3, {}),
+        (HOPPER, {"n_agents": 4, "population_seed": 1}, "end_to_end", {}, 3, {}),
+        (GRID, {}, "episodes", {"envs_per_policy": 2}, 6, {}),
+        (HOPPER, {"n_agents": 4, "population_seed": 1}, "em", {"max_episode_steps": 9}, 3, {"max_episode_steps": 9}),
     ],
 )
 def test_a_run_is_a_plain_training_and_its_evaluation(
-    env_id: str, kwargs: dict[str, Any], assignment: str, more: dict[str, int], n_envs: int, tmp_path: Path
+    env_id: str,
+    kwargs: dict[str, Any],
+    assignment: str,
+    more: dict[str, int],
+    n_envs: int,
+    in_training: dict[str, int],
+    tmp_path: Path,
 ) -> None:
     written = dict(learning_rate="lin_5e-4_1e-4", ent_coef="lin_5e-2_1e-3", assignment=assignment, gamma=1.0, **more)
     outcome = train_and_evaluate(Run(env_id, kwargs, 3, "own", hyperparams(**written), 5, (64, 160), 4), with_model=True)
@@ -62,7 +71,7 @@ def test_a_run_is_a_plain_training_and_its_evaluation(
         plain: dict[str, Any] = dict(
             learning_rate=LinearSchedule(5e-4, 1e-4, 1.0), ent_coef=LinearSchedule(5e-2, 1e-3, 1.0), gamma=1.0, **SMALL
         )
-        env = make_represented_vec_env(env_id, 3, n_envs=n_envs, env_kwargs=kwargs)
+        env = make_represented_vec_env(env_id, 3, n_envs=n_envs, env_kwargs={**kwargs, **in_training})
         model = RepresentedPPO("MlpPolicy", env, k=3, assignment=assignment, seed=5, device="cpu", **plain)
         if transitions == 160:
             model.learn(480)

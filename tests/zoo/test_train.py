@@ -27,6 +27,8 @@ from rl_zoo3.utils import create_test_env, get_latest_run_id, get_model_path, ge
 
 from sb3_rmdp.zoo import run
 from sb3_rmdp.zoo.experiment import linear_schedule
+from sb3_rmdp.zoo.hyperparams import training_kwargs
+from sb3_rmdp.zoo.run_folder import read_run_folder
 from tests.zoo.callbacks import Recorder
 from tests.zoo.running import GRID, SMALL, WAITING, enjoy, fork_workers, name_of, tensorboard, train
 
@@ -185,6 +187,23 @@ def test_linear_schedules() -> None:
             linear_schedule("learning_rate", text)
 
 
+@pytest.mark.parametrize(
+    ("own", "limit", "expected"),
+    [(None, None, None), (None, 0, None), (None, 7, 7), (None, "7", 7), (9, 7, 7), (5, 7, 5), (5, 0, 5), (5, None, 5)],
+)
+def test_the_shorter_of_two_time_limits_holds(own: int | None, limit: Any, expected: int | None) -> None:
+    env_kwargs = {"n_agents": 3} if own is None else {"n_agents": 3, "max_episode_steps": own}
+    before = dict(env_kwargs)
+    found = training_kwargs(env_kwargs, limit)
+    assert found == {"n_agents": 3, **({} if expected is None else {"max_episode_steps": expected})} and env_kwargs == before
+
+
+@pytest.mark.parametrize("limit", [-1, 2.5, "two", True])
+def test_time_limits_that_are_none(limit: Any) -> None:
+    with pytest.raises(ValueError, match=f"max_episode_steps={limit!r}: choose a number of steps, or 0"):
+        training_kwargs({}, limit)
+
+
 @pytest.mark.parametrize("env", [*ENV_IDS, WAITING])
 def test_every_entry_of_our_hyperparameters_is_accepted(env: str, tmp_path: Path) -> None:
     velocity = env in ENV_IDS and env != GRID
@@ -215,6 +234,19 @@ def test_arguments_of_the_environment(tmp_path: Path, capsys: pytest.CaptureFixt
     enjoy(tmp_path)  # which needs them, too
     enjoy(tmp_path, env_kwargs=dict(max_episode_steps=2))
     assert capsys.readouterr().out.count("Mean reward") == 2
+
+
+def test_the_time_limit_of_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_folder = train(tmp_path, params=dict(max_episode_steps=5, **SMALL), n_timesteps=192, eval_freq=96)
+    lengths = [int(row["l"]) for row in rows(run_folder / "0.monitor.csv")]
+    assert lengths and max(lengths) == 5
+    with np.load(run_folder / "evaluations.npz") as written:
+        assert written["ep_lengths"].max() > 5
+    hyperparams, _ = get_saved_hyperparams(str(run_folder / name_of(GRID)))
+    assert hyperparams["max_episode_steps"] == 5
+    assert "max_episode_steps" not in read_run_folder(run_folder).env_kwargs
+    enjoy(tmp_path)
+    assert "Mean reward" in capsys.readouterr().out
 
 
 def test_environments_in_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
