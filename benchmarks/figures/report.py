@@ -30,6 +30,7 @@ HEADINGS = {
     "ablations_falls": "Ablations: Hopper",
     "ablations_grid": "Ablations: Resource Gathering",
     "ablations_hyperparams": "Ablations: settings of HalfCheetah",
+    "ablations_lasting": "Ablations: promises, Hopper",
     "ablations_promises": "Ablations: promises, HalfCheetah",
     "ablations_robot": "Ablations: HalfCheetah",
     "populations": "Other populations: HalfCheetah",
