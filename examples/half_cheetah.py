@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # fastest for small networks, and the same result at every run
     model = RepresentedPPO(
         "MlpPolicy",
-        make_represented_vec_env(ENV_ID, K, env_kwargs={"max_episode_steps": 250}),  # not 1000: to start, and fall, more often
+        make_represented_vec_env(ENV_ID, K, env_kwargs={"max_episode_steps": 500}),  # not 1000: to start, and fall, more often
         k=K,
         learning_rate=LinearSchedule(3e-4, 1e-5, 1.0),
         ent_coef=LinearSchedule(5e-3, 0.0, 1.0),  # to go on trying how to start where it falls

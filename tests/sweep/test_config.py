@@ -109,7 +109,7 @@ def test_the_time_limit_of_trainings_is_not_that_of_evaluations(tmp_path: Path) 
         entry["assignment"] = "em"
     plan = sweep(tmp_path, environments=[cheetah, {"id": HOPPER, "kwargs": {"max_episode_steps": 20}}], algorithms=algorithms)
     limits = [{run.algorithm: run.training_kwargs.get("max_episode_steps") for run in plan.runs[i : i + 3]} for i in (0, 3)]
-    assert limits == [{"tuned": 250, "long": None, "short": 30}, {"tuned": 20, "long": 20, "short": 20}]
+    assert limits == [{"tuned": 500, "long": None, "short": 30}, {"tuned": 20, "long": 20, "short": 20}]
     assert all("max_episode_steps" not in run.arguments for run in plan.runs)
     assert [run.env_kwargs for run in plan.runs] == [{}] * 3 + [{"max_episode_steps": 20}] * 3
 
