@@ -73,6 +73,7 @@ class RepresentedExperimentManager(ExperimentManager):
             self.vec_env_class = fastest_vec_env  # type: ignore[assignment]  # with the same results
         self.budget: int | None = None
         self.max_episode_steps: Any = None
+        self.same_env_kwargs = self.eval_env_kwargs is self.env_kwargs
         self.learning = False
         self.opened: list[VecEnv] | None = None  # while setting up
         self.interrupt = StopOnInterrupt()
@@ -138,6 +139,9 @@ class RepresentedExperimentManager(ExperimentManager):
                 "normalize_observations does the same within the policy"
             )
         evaluated = self.env_kwargs
+        if self.same_env_kwargs:
+            # RL Zoo does so with those of the command line; with those of a file it would evaluate another population
+            self.eval_env_kwargs = evaluated
         self.env_kwargs = training_kwargs(evaluated, self.max_episode_steps)
         try:
             with sigint_ignored():

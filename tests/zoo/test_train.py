@@ -236,6 +236,18 @@ def test_arguments_of_the_environment(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.count("Mean reward") == 2
 
 
+def test_arguments_of_the_environment_from_a_file(tmp_path: Path) -> None:
+    """The evaluation has them as well, unless it has its own."""
+    entry = dict(policy="MlpPolicy", n_timesteps=192, k=3, env_kwargs=dict(shape=[3, 3], home=[2, 1], max_episode_steps=7))
+    (tmp_path / "own.yml").write_text(yaml.dump({GRID: {**entry, **SMALL}}))
+    words = ["--conf-file", str(tmp_path / "own.yml")]
+    for own, expected in ((None, 7), (dict(shape=(3, 3), home=(2, 1), max_episode_steps=4), 4)):
+        more = {} if own is None else dict(eval_env_kwargs=own)
+        run_folder = train(tmp_path, *words, n_timesteps=-1, eval_freq=96, **more)
+        with np.load(run_folder / "evaluations.npz") as written:
+            assert written["ep_lengths"].max() == expected
+
+
 def test_the_time_limit_of_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder = train(tmp_path, params=dict(max_episode_steps=5, **SMALL), n_timesteps=192, eval_freq=96)
     lengths = [int(row["l"]) for row in rows(run_folder / "0.monitor.csv")]
