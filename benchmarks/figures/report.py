@@ -34,6 +34,7 @@ HEADINGS = {
     "ablations_promises": "Ablations: promises, HalfCheetah",
     "ablations_robot": "Ablations: HalfCheetah",
     "populations": "Other populations: HalfCheetah",
+    "populations_early": "How soon: three populations, HalfCheetah",
     "cost": "Cost",
 }
 

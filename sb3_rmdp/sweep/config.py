@@ -48,8 +48,11 @@ ENVS_PER_POLICY = "envs_per_policy"
 #: And rollouts over which welfare is averaged to tell which model is best; the last one counts if it is 0, the default
 KEEP_BEST = "keep_best"
 
+#: And transitions per policy for which schedules and assignments plan, if the training is but the beginning of a longer one
+PLANNED = "planned_transitions"
+
 #: What a sweep knows beside arguments of the model, with the least that may be written and what it is where it is left out
-SETTINGS = {ENVS_PER_POLICY: (1, 1), KEEP_BEST: (0, 0), MAX_EPISODE_STEPS: (0, 0)}
+SETTINGS = {ENVS_PER_POLICY: (1, 1), KEEP_BEST: (0, 0), MAX_EPISODE_STEPS: (0, 0), PLANNED: (0, 0)}
 
 #: Keys of tuned entries that a sweep sets itself
 REPLACED = ("k", "n_timesteps")
@@ -120,6 +123,11 @@ class Run:
     def training_kwargs(self) -> dict[str, Any]:
         """Arguments of the environment in the training: those of the evaluation, and a time limit if there is one."""
         return training_kwargs(self.env_kwargs, self._setting(MAX_EPISODE_STEPS))
+
+    @property
+    def planned_transitions(self) -> int:
+        """Transitions per policy of the whole training, of which only the first ones are run if there are more of them."""
+        return self._setting(PLANNED) or self.transitions
 
     def _setting(self, name: str) -> int:
         return _setting(name, name, self.hyperparams)
@@ -214,10 +222,7 @@ def _sweep(path: Path, config: Any) -> Sweep:
                 agents = {} if n is None else {"n_agents": n}
                 if n is not None and "n_agents" in kwargs:
                     raise ValueError(f"{label}: n_agents is among the kwargs, and n is given as well; leave one out")
-                hyperparams = {**tuned, **common, **own}
-                for setting in (KEEP_BEST, MAX_EPISODE_STEPS):  # told or not, it is the same run
-                    if not hyperparams.get(setting):
-                        hyperparams.pop(setting, None)
+                hyperparams = _without_idle_settings({**tuned, **common, **own}, checkpoints[-1])
                 runs.append(Run(env_id, {**kwargs, **agents}, k, algorithm, hyperparams, seed, checkpoints, episodes, label))
     if not isinstance(values["save_models"], bool):
         raise ValueError(f"save_models: {values['save_models']!r} is neither true nor false")
@@ -230,6 +235,19 @@ def _sweep(path: Path, config: Any) -> Sweep:
             raise ValueError(f"the run {run} is there twice: remove what is listed twice")
         seen.add(run.id)
     return Sweep(name, tuple(runs), results, values["save_models"])
+
+
+def _without_idle_settings(hyperparams: dict[str, Any], transitions: int) -> dict[str, Any]:
+    """Settings that change nothing are left out: told or not, it is the same run."""
+    planned = _setting(PLANNED, PLANNED, hyperparams)
+    if 0 < planned < transitions:
+        raise ValueError(f"{PLANNED}: {planned} is less than transitions_per_policy, {transitions}: plan for as many at least")
+    idle = {KEEP_BEST: (0,), MAX_EPISODE_STEPS: (0,), PLANNED: (0, transitions)}
+    return {
+        name: value
+        for name, value in hyperparams.items()
+        if name not in idle or _setting(name, name, hyperparams) not in idle[name]
+    }
 
 
 def _environments(entries: Any) -> list[tuple[str, dict[str, Any], str, dict[str, Any]]]:

@@ -59,7 +59,7 @@ def train_and_evaluate(run: Run, with_model: bool = False, tell: Tell | None = N
     model = RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.arguments))
     keep = KeepBestCallback(run.keep_best) if run.keep_best else None
     checkpoints = Checkpoints(run, keep, tell)
-    model.learn(run.transitions * run.k, callback=[checkpoints] if keep is None else [keep, checkpoints])
+    model.learn(run.planned_transitions * run.k, callback=[checkpoints] if keep is None else [keep, checkpoints])
     checkpoints.finish()
     env.close()
     file = io.BytesIO()
@@ -91,19 +91,24 @@ class Checkpoints(BaseCallback):
         self._start = time.perf_counter()
 
     def _on_rollout_start(self) -> None:
-        # Never the last one: no rollout begins when all transitions are there
-        while self.model.num_timesteps >= self._next * self.run.k:
+        # No rollout begins when all transitions that are planned are there: what is left is for the end
+        while not self._complete and self.model.num_timesteps >= self._next * self.run.k:
             self._evaluate()
         if self.tell is not None:
-            self.tell(self.model.num_timesteps / (self.run.transitions * self.run.k))
+            self.tell(min(1.0, self.model.num_timesteps / (self.run.transitions * self.run.k)))
 
     def _on_step(self) -> bool:
-        return True
+        # Before the end of what is planned if that is longer than the run
+        return not self._complete
 
     def finish(self) -> None:
         """Evaluate what is left when the training is over."""
-        while len(self.rows) < len(self.run.checkpoints):
+        while not self._complete:
             self._evaluate()
+
+    @property
+    def _complete(self) -> bool:
+        return len(self.rows) == len(self.run.checkpoints)
 
     @property
     def _next(self) -> int:

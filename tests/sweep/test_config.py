@@ -147,6 +147,8 @@ def test_ids_are_stable_and_know_everything_that_matters(tmp_path: Path) -> None
         dict(hyperparams={"keep_best": 0}),
         dict(hyperparams={"keep_best": 20}, algorithms={"episodes": {"keep_best": 0}}),
         dict(hyperparams={"max_episode_steps": 0}),
+        dict(hyperparams={"planned_transitions": 0}),
+        dict(hyperparams={"planned_transitions": "1e3"}),
     ]
     for keys in same:
         assert sweep(tmp_path, **keys).runs[0].id == run.id
@@ -159,6 +161,7 @@ def test_ids_are_stable_and_know_everything_that_matters(tmp_path: Path) -> None
         dict(hyperparams={"gamma": 0.6}),
         dict(hyperparams={"keep_best": 20}),
         dict(hyperparams={"max_episode_steps": 20}),
+        dict(hyperparams={"planned_transitions": 1001}),
         dict(seeds=[1]),
         dict(transitions_per_policy=1001),
         dict(checkpoints=[500, 1000]),
@@ -192,6 +195,7 @@ def test_runs_by_what_they_are(tmp_path: Path) -> None:
         (dict(hyperparams={"keep_best": -1}), "hyperparams: keep_best: -1 is no whole number of at least 0"),
         (dict(algorithms={"em": {"keep_best": True}}), "algorithm em: keep_best: True is no whole number of at least 0"),
         (dict(hyperparams={"max_episode_steps": -1}), "hyperparams: max_episode_steps: -1 is no whole number of at least 0"),
+        (dict(hyperparams={"planned_transitions": 999}), "planned_transitions: 999 is less than transitions_per_policy, 1000"),
         (dict(algorithms={"own": {"assignment": "emm"}}), "'emm' is no assignment: did you mean 'em'?"),
         (dict(algorithms=["benchmarks.ablations:Own"]), "'benchmarks.ablations:Own' cannot be imported"),
         (

@@ -115,6 +115,21 @@ def test_results_do_not_depend_on_other_checkpoints_or_who_follows() -> None:
     assert told == [0.0, 0.2, 0.4, 0.6, 0.8]
 
 
+@pytest.mark.parametrize("keep_best", [0, 2])
+def test_the_beginning_of_a_longer_training(keep_best: int) -> None:
+    """Schedules and assignment are those of the whole, and no rollout is collected when the last checkpoint is measured."""
+    told: list[float] = []
+    more = dict(assignment="episodes", ent_coef="lin_5e-2_0", keep_best=keep_best)
+    whole = Run(GRID, {}, 2, "own", hyperparams(**more), 1, (64, 96, 160), 3)
+    beginning = Run(GRID, {}, 2, "own", hyperparams(planned_transitions=160, **more), 1, (64, 90), 3)
+    rows = train_and_evaluate(beginning, tell=told.append).rows
+    keys = ("stochastic", "deterministic", "representatives")
+    assert [[row[key] for key in keys] for row in rows] == [
+        [row[key] for key in keys] for row in train_and_evaluate(whole).rows[:2]
+    ]
+    assert [row["transitions_per_policy"] for row in rows] == [64, 90] and told == [0.0, 32 / 90, 64 / 90, 1.0]
+
+
 def test_the_best_model_so_far_is_measured() -> None:
     """As the callback would leave it if the training ended there, and without a change to what comes after."""
     run = Run(GRID, {}, 2, "em", hyperparams(keep_best=2), 4, (64, 96, 128, 160), 3)
