@@ -197,6 +197,7 @@ def train(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+    from sb3_rmdp.sweep.progress import Lines
     from sb3_rmdp.sweep.scheduling import Finished, connect, disconnect, execute, terminated_as_by_ctrl_c
 
     at_a_time = workers or (None if address else min(cores(), len(pending)))
@@ -213,12 +214,14 @@ def train(
             *columns, console=console, transient=True, disable=hidden, refresh_per_second=2, speed_estimate_period=600
         )
         with terminated_as_by_ctrl_c(), bars as progress:
-            bar = progress.add_task("runs", total=len(pending))
+            bar, lines = progress.add_task("runs", total=len(pending)), Lines(console.print, len(pending))
 
             def follow(underway: float) -> None:
                 progress.update(bar, completed=ended + underway)
+                if hidden:
+                    lines.note(ended + underway)
 
-            for event in execute(pending, at_a_time, retries, plan.save_models, None if hidden else follow):
+            for event in execute(pending, at_a_time, retries, plan.save_models, follow):
                 if isinstance(event, Finished):
                     keep(event, plan, results)
                     text = summary(event.outcome.rows[-1])
@@ -230,6 +233,7 @@ def train(
                             console.print(event.traceback)
                 ended += isinstance(event, Finished) or not event.again
                 console.print(f"{ended:>4}/{len(pending)} {event.run}: {text}")
+                lines.reset()
             progress.update(bar, completed=ended)
     except KeyboardInterrupt:
         console.print(f"Stopped. What was finished is in {results.path}; the same command goes on with the rest.")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from sb3_rmdp.sweep.estimate import duration
 
 #: Is told the share of a training that is done, from 0 to 1
 Tell = Callable[[float], None]
@@ -67,3 +70,32 @@ class _Teller:
 
     def __call__(self, share: float) -> None:
         self._actor.note.remote(self._name, share)
+
+
+class Lines:
+    """
+    Where there is no terminal for a bar: a line whenever nothing has been said for a while.
+
+    :param say: takes a line
+    :param total: number of runs
+    :param silence: seconds after which it is time for one
+    """
+
+    def __init__(self, say: Callable[[str], None], total: int, silence: float = 300.0):
+        self._say, self._total, self._silence = say, total, silence
+        self._start = self._said = time.monotonic()
+
+    def note(self, done: float) -> None:
+        """
+        :param done: runs, those that are underway by their shares
+        """
+        now = time.monotonic()
+        if now - self._said >= self._silence:
+            passed = now - self._start
+            left = f", {duration(passed * (self._total - done) / done)} left" if done > 0.0 else ""
+            self._say(f"{done:.1f} of {self._total} runs after {duration(passed)}{left}")
+            self._said = now
+
+    def reset(self) -> None:
+        """Something else was said."""
+        self._said = time.monotonic()

@@ -24,7 +24,7 @@ pytest.importorskip("ray")
 
 from sb3_rmdp.sweep import scheduling
 from sb3_rmdp.sweep.config import read_sweep
-from sb3_rmdp.sweep.progress import Board
+from sb3_rmdp.sweep.progress import Board, Lines
 from sb3_rmdp.sweep.results import read_results
 from sb3_rmdp.sweep.running import train_and_evaluate
 from tests.sweep.commands import SMALL, assert_bad_input, invoke, write_config
@@ -254,6 +254,23 @@ def test_in_a_terminal_there_is_a_bar(tmp_path: Path, start: Any) -> None:
     status, out, _ = start(write_config(tmp_path, "nothing"), "--workers", 1, FORCE_COLOR="1").end()
     assert status == 0 and "left:" in out and "0/1" in out
     assert runs_in(tmp_path / "own.csv") == ["nothing"]
+
+
+def test_in_a_log_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    now = 1000.0
+    monkeypatch.setattr("sb3_rmdp.sweep.progress.time.monotonic", lambda: now)
+    lines = Lines(said.append, total=4)
+    for minute, done in enumerate([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.5, 1.5, 1.5, 1.5, 1.5]):
+        now = 1000.0 + 60.0 * minute
+        if minute == 12:
+            lines.reset()
+        lines.note(done)
+    assert said == [
+        "0.0 of 4 runs after 5 min",
+        "0.9 of 4 runs after 10 min, 34 min left",
+        "1.5 of 4 runs after 17 min, 28 min left",
+    ]
 
 
 def test_on_a_cluster(tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
