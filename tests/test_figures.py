@@ -21,7 +21,7 @@ from benchmarks.figures import tables
 from benchmarks.figures.__main__ import main
 from benchmarks.figures.cost import Cost, costs
 from benchmarks.figures.data import BadResults, read_rows
-from benchmarks.figures.histograms import last_assignments, plot_histograms, targets_of
+from benchmarks.figures.histograms import by_speed, last_assignments, plot_histograms, targets_of
 from benchmarks.figures.pictures import plot_learning, plot_welfare
 from benchmarks.figures.plan import Sweep, read_sweeps
 from benchmarks.figures.statistics import holm, mean_and_error, paired
@@ -333,6 +333,12 @@ def test_histograms(folder: Path) -> None:
     for bar in axes.patches:
         areas[bar.get_facecolor()] = areas.get(bar.get_facecolor(), 0.0) + bar.get_height()
     assert sorted(areas.values()) == [20.0] * 5  # agents per representative
+
+
+def test_groups_are_ordered_by_speed() -> None:
+    targets = np.array([3.0, 0.1, 2.9, 0.2, 2.5, 3.1])
+    # Representative 3 serves nobody; by the median and not the mean, one slow agent does not make a group slow
+    assert by_speed(np.array([0, 4, 0, 0, 2, 1]), targets).tolist() == [2, 0, 2, 2, 1, 3]
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 5])

@@ -77,10 +77,25 @@ def plot_histograms(by_environment: Mapping[str, tuple[Mapping[str, Row], int]])
         _draw_line(line, name, rows, planned)
         for spare in line[len(rows) :]:
             spare.set_axis_off()
-    handles = [Patch(facecolor=colour, label=f"representative {index}") for index, colour in enumerate(colours)]
+    names = ["slowest group", *(f"{place}. group" for place in range(2, K)), "fastest group"]
+    handles = [Patch(facecolor=colour, label=name) for name, colour in zip(names, colours, strict=True)]
     per_row = max(1, int(figure.get_figwidth() / LEGEND_WIDTH))
     figure.legend(handles=handles, loc="outside upper center", frameon=False, ncols=min(K, per_row))
     return figure
+
+
+def by_speed(representatives: NDArray[np.int64], targets: NDArray[np.float64]) -> NDArray[np.int64]:
+    """
+    Groups by the speed that they want, so that a colour means the same in every panel: representatives have no order.
+
+    :param representatives: of the agents, (n_agents,)
+    :param targets: speeds that agents want, (n_agents,)
+    :return: the place of each agent's group among all K of them by its median, 0 for the slowest; empty ones come last
+    """
+    groups = [targets[representatives == index] for index in range(K)]
+    medians = [np.median(group) if len(group) else np.inf for group in groups]
+    places = np.argsort(np.argsort(medians, kind="stable"))
+    return np.asarray(places[representatives])
 
 
 def _draw_line(line: Sequence, name: str, rows: Mapping[str, Row], planned: int) -> None:
@@ -88,7 +103,7 @@ def _draw_line(line: Sequence, name: str, rows: Mapping[str, Row], planned: int)
     targets = targets_of(next(iter(rows.values())))
     edges = np.histogram_bin_edges(targets, BINS)
     for axes, (title, row) in zip(line, rows.items(), strict=False):
-        draw_histogram(axes, targets, np.array(row.representatives), edges, palette(K))
+        draw_histogram(axes, targets, by_speed(np.array(row.representatives), targets), edges, palette(K))
         axes.set_title(title, fontsize=10)
         label_axes(axes, "target velocity", "")
     lacks = "" if len(rows) == planned else f"\n{len(rows)} of {planned} algorithms"
