@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sb3_rmdp.common.archive import Episode
 from sb3_rmdp.common.assignment import EpisodeAssignment
 from sb3_rmdp.common.facility_location import exchange
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
@@ -35,6 +36,16 @@ class FullPromises(EpisodeAssignment):
     def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
         super().record_trajectories(trajectories, returns)
         self._lasting = 1.0
+
+
+class LastingOnly(FullPromises):
+    """Episodes that only a time limit ended promise in full, and others nothing."""
+
+    def _episode(self, returns: np.ndarray, trajectory: Trajectory) -> Episode:
+        episode = super()._episode(returns, trajectory)
+        if not trajectory.truncated:
+            episode.moment = np.zeros_like(episode.moment)
+        return episode
 
 
 class WithoutRestarts(EpisodeAssignment):
