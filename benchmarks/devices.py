@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 from collections.abc import Callable
@@ -89,23 +90,32 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="what the CPU is compared with; cuda")
     parser.add_argument("--repeats", type=int, default=3, help="updates timed on either device; 3")
+    parser.add_argument("--case", action="append", help="part of the names of cases to time, may be repeated; all of them")
     parser.add_argument("--out", type=Path, help="file to write, such as benchmarks/results/devices.json")
     parser.add_argument("--quick", action="store_true", help="tiny updates: figures mean nothing")
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
         parser.error(f"--repeats {arguments.repeats} times nothing: choose 1 or more")
+    wanted = {
+        name: make
+        for name, make in cases(arguments.quick).items()
+        if arguments.case is None or any(part in name for part in arguments.case)
+    }
+    if not wanted:
+        parser.error(f"--case {' '.join(arguments.case)}: choose parts of {'; '.join(cases(arguments.quick))}")
     on_gpu = arguments.device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         parser.error("there is no GPU that this PyTorch can use; --device cpu compares the CPU with itself")
 
     report: dict[str, Any] = {
-        "command": f"python -m benchmarks.devices --device {arguments.device} --repeats {arguments.repeats}",
+        "command": f"python -m benchmarks.devices --device {arguments.device} --repeats {arguments.repeats}"
+        + "".join(f" --case {shlex.quote(part)}" for part in arguments.case or ()),
         "versions": {name: version(name) for name in PACKAGES},
         "processor": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name() if on_gpu else arguments.device,
         "rows": [],
     }
-    for name, make in cases(arguments.quick).items():
+    for name, make in wanted.items():
         sides = {"cpu": make("cpu"), "other": make(arguments.device)}
         seconds: dict[str, list[float]] = {where: [] for where in sides}
         for i in range(1 + arguments.repeats):

@@ -188,6 +188,13 @@ def test_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     with pytest.raises(SystemExit):
         devices.main(["--device", "cpu", "--repeats", "0"])
     assert "choose 1 or more" in capsys.readouterr().err
+    assert devices.main(["--quick", "--device", "cpu", "--repeats", "1", "--case", "Resource", "--out", str(out)]) == 0
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert [row["case"] for row in report["rows"]] == [*devices.VECTORS]
+    assert report["command"].endswith("--case Resource")
+    with pytest.raises(SystemExit):
+        devices.main(["--device", "cpu", "--case", "Pendulum"])
+    assert devices.IMAGES in capsys.readouterr().err
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit):
             devices.main([])
