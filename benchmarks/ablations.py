@@ -35,7 +35,21 @@ class FullPromises(EpisodeAssignment):
 
     def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
         super().record_trajectories(trajectories, returns)
-        self._lasting = 1.0
+        self._falls = False
+
+
+class SharedPromises(FullPromises):
+    """Promises count by the share of the latest episodes that only a time limit ended."""
+
+    _lasting = 0.0
+
+    def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
+        super().record_trajectories(trajectories, returns)
+        if trajectories:
+            self._lasting = sum(trajectory.truncated for trajectory in trajectories) / len(trajectories)
+
+    def _promised_moments(self, own: np.ndarray, progress: float) -> float:
+        return super()._promised_moments(own, progress) * self._lasting
 
 
 class LastingOnly(FullPromises):

@@ -239,6 +239,9 @@ def test_ablations_leave_out_what_they_say() -> None:
     assert aims(with_a_stray(0.0, WALKS, fallen=[0.0, 1.0], cls=ablations.FullPromises)) == [None, 2.0]
     for fallen, aim in (([0.0, 1.0], 2.0), ([2.0], None)):
         assert aims(with_a_stray(0.0, WALKS, fallen, cls=ablations.LastingOnly)) == [None, aim]
+    # With one of two fallen five moments for two agents are more than what they have together, with both there are none
+    for fallen, aim in (([1.0], 2.0), ([0.0, 1.0], None)):
+        assert aims(with_a_stray(0.0, WALKS, fallen, cls=ablations.SharedPromises)) == [None, aim]
     candidates = np.random.default_rng(0).random((9, 6))
     assert len(list(ablations.WithoutRestarts(6, 2)._searches(candidates, np.zeros((9, 2))))) == 1
     assert lessons_of(near(2, 0.0, countable=False)) == []

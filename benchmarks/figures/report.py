@@ -33,6 +33,7 @@ HEADINGS = {
     "ablations_lasting": "Ablations: promises, Hopper",
     "ablations_promises": "Ablations: promises, HalfCheetah",
     "ablations_robot": "Ablations: HalfCheetah",
+    "ablations_shares": "Ablations: promises, three robots that fall",
     "populations": "Other populations: HalfCheetah",
     "populations_early": "How soon: three populations, HalfCheetah",
     "cost": "Cost",

@@ -155,8 +155,10 @@ def test_many_agents_are_represented_by_some(seed: int, monkeypatch: pytest.Monk
 # Files and arguments
 
 
-def test_what_is_saved() -> None:
+@pytest.mark.parametrize("fallen", [False, True])
+def test_what_is_saved(fallen: bool) -> None:
     assignment = with_a_stray(0.0, WALKS)
+    assignment._falls = fallen
     file = io.BytesIO()
     th.save(assignment.state_dict(), file)
     file.seek(0)
@@ -164,16 +166,16 @@ def test_what_is_saved() -> None:
     again.load_state_dict(th.load(file, weights_only=True))
     assert aims(again) == aims(assignment) == [None, 2.0]
     assert again.time_left.tolist() == assignment.time_left.tolist() and again._best_moment == assignment._best_moment
-    assert again._lasting == assignment._lasting == 1.0
+    assert again._falls == assignment._falls == fallen
     np.testing.assert_array_equal(again.representatives, assignment.representatives)
     assert len(again.archive) == 0 and again.lessons() == []
     for name in ("returns", "utilities", "moment"):
         np.testing.assert_array_equal(getattr(again.aims[1], name), getattr(assignment.aims[1], name))
     older = assignment.get_extra_state()
-    del older["lasting"]
+    del older["falls"]
     other = EpisodeAssignment(6, 2, **QUICK)
     other.set_extra_state(older)
-    assert aims(other) == [None, 2.0] and other._lasting == 0.0
+    assert aims(other) == [None, 2.0] and not other._falls
     # And both go on alike
     assignment.archive.episodes.clear()
     for rollout in range(5):

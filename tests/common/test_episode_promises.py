@@ -48,18 +48,22 @@ def test_promises_fade(progress: float, exploration: float, follows: bool) -> No
     assert aims(assignment) == [None, 2.0 if follows else None]
 
 
-@pytest.mark.parametrize(("fallen", "follows"), [([], True), ([2.0], True), ([1.0], True), ([0.0, 1.0], False)])
-def test_promises_count_as_far_as_episodes_last(fallen: list[float], follows: bool) -> None:
-    """Of the last rollout: with one of two fallen five moments for two agents are more than 6, with both there are none."""
+@pytest.mark.parametrize(("fallen", "follows"), [([], True), ([2.0], False), ([1.0], False), ([0.0, 1.0], False)])
+def test_nothing_is_promised_where_episodes_end_by_themselves(fallen: list[float], follows: bool) -> None:
+    """Whichever it was, and whether or not it was the one that would promise."""
     assignment = with_a_stray(0.0, WALKS, fallen)
-    assert assignment._lasting == 1.0 - sum(action < 2.0 for action in fallen) / 2
+    assert assignment._falls == bool(fallen)
     assert aims(assignment) == [None, 2.0 if follows else None]
 
 
-def test_a_rollout_in_which_no_episode_ends_tells_nothing_new() -> None:
-    assignment = with_a_stray(0.0, WALKS, fallen=[0.0])
-    tell(assignment, [])
-    assert assignment._lasting == 0.5
+def test_one_fall_is_enough() -> None:
+    assignment = with_a_stray(0.0, WALKS)
+    assert aims(assignment) == [None, 2.0] and assignment.representatives[[4, 5]].tolist() == [1, 1]
+    fall: Told = (0, [0.0] * 6, 9.0)
+    tell(assignment, [fall], steps=WALKS, fallen=[9.0])
+    for _ in range(3):
+        tell(assignment, [], steps=WALKS)
+        assert assignment._falls and assignment._promised_moments(np.ones((2, 6)), 0.0) == 0.0
 
 
 def test_what_pays_at_its_end_promises_nothing() -> None:

@@ -214,9 +214,9 @@ def test_agents_who_are_served_by_an_episode_are_known_partitions() -> None:
     assert groups == {frozenset(group) for group in KnownAssignment.partition}
 
 
-@pytest.mark.parametrize(("max_episode_steps", "lasting"), [(5, 1.0), (1000, 0.0)])
-def test_whether_episodes_last_is_told(max_episode_steps: int, lasting: float) -> None:
+@pytest.mark.parametrize(("max_episode_steps", "falls"), [(5, False), (1000, True)])
+def test_whether_episodes_last_is_told(max_episode_steps: int, falls: bool) -> None:
     """Robots that know nothing fall, but not in five steps."""
     env = gym.make("rmdp/HopperVelocity-v0", n_agents=3, max_episode_steps=max_episode_steps)
     model = RepresentedPPO("MlpPolicy", env, k=2, **{**SMALL, "n_steps": 256}).learn(512)
-    assert len(model.assignment.archive) > 0 and model.assignment._lasting == lasting
+    assert len(model.assignment.archive) > 0 and model.assignment._falls == falls

@@ -45,8 +45,8 @@ class EpisodeAssignment(EMAssignment):
 
     An episode is worth what it paid, or what it would pay if it went on as in its best moment, for as many moments as the best
     representative can keep up now. Far from what any policy does well, this tells a place where nobody is yet from one where
-    nobody is needed. It is a promise, and fades in the course of the training. Whoever falls does not go on: promises count by
-    the share of the latest episodes that nothing but a time limit ended.
+    nobody is needed. It is a promise, and fades in the course of the training. Whoever falls does not go on: where an
+    episode was ever over before its time limit, nothing is promised.
 
     A representative that is sent to a far place begins as a copy of the one that acts most like the episode, and has
     ``patience`` rollouts. If it does not come near to what the episode paid by then, that was luck, or beyond reach: the
@@ -111,8 +111,8 @@ class EpisodeAssignment(EMAssignment):
         self._stagnant = np.zeros(k, dtype=np.int64)
         self._imitating = np.zeros(k, dtype=bool)
         self._best_moment = 0.0
-        #: Share of the latest episodes that only a time limit ended
-        self._lasting = 0.0
+        #: Whether an episode was ever over before its time limit
+        self._falls = False
         self._lessons: list[Lesson] = []
 
     def connect(self, reward_weights: AgentWeights, value_weights: AgentWeights) -> None:
@@ -135,8 +135,7 @@ class EpisodeAssignment(EMAssignment):
     def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
         paid = (np.array(of_one, dtype=np.float64) for of_one in returns)
         self.archive.add([self._episode(*pair) for pair in zip(paid, trajectories, strict=True)])
-        if trajectories:
-            self._lasting = sum(trajectory.truncated for trajectory in trajectories) / len(trajectories)
+        self._falls |= not all(trajectory.truncated for trajectory in trajectories)
 
     def _episode(self, returns: np.ndarray, trajectory: Trajectory) -> Episode:
         utilities = self._utilities(returns[None])[0]
@@ -152,10 +151,7 @@ class EpisodeAssignment(EMAssignment):
         if self.n_agents == 1 or self.n_updates <= self.warm_start or not (self._known | (self.time_left > 0)).all():
             return
         own = self._utilities(self.q_rewards.t().cpu().numpy())
-        # As many moments as the best representative can keep up now, as long and as far as promises count
-        fade = min(1.0, max(0.0, 2.0 - progress / self.exploration)) if self.exploration > 0 else 0.0
-        n_moments = fade * own[self._known].max(initial=0.0) / self._best_moment if self._best_moment > 0 else 0.0
-        n_moments *= self._lasting
+        n_moments = self._promised_moments(own, progress)
         self._judge(own, n_moments)
         new = self._swap(own, n_moments, progress)
         self._reassign(n_moments)
@@ -163,6 +159,13 @@ class EpisodeAssignment(EMAssignment):
         if self.archive.is_full:
             paid, promised = (self._worth(self.archive.episodes, n) for n in (0.0, n_moments))
             self.archive.keep_best(-np.minimum(_places(paid), _places(promised)))
+
+    def _promised_moments(self, own: np.ndarray, progress: float) -> float:
+        """For how many moments promises count: as many as the best representative can keep up now, as long as they count."""
+        if self._falls or self.exploration == 0.0 or self._best_moment <= 0.0:
+            return 0.0
+        fade = min(1.0, max(0.0, 2.0 - progress / self.exploration))
+        return float(fade * own[self._known].max(initial=0.0) / self._best_moment)
 
     @property
     def _known(self) -> np.ndarray:
@@ -314,7 +317,7 @@ class EpisodeAssignment(EMAssignment):
             "stagnant": self._stagnant.tolist(),
             "imitating": self._imitating.tolist(),
             "best_moment": self._best_moment,
-            "lasting": self._lasting,
+            "falls": self._falls,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -327,8 +330,8 @@ class EpisodeAssignment(EMAssignment):
         self._stagnant = np.array(state["stagnant"], dtype=np.int64)
         self._imitating = np.array(state["imitating"], dtype=bool)
         self._best_moment = state["best_moment"]
-        # Older files do not have it: no promises until the next episode ends
-        self._lasting = state.get("lasting", 0.0)
+        # Older files do not have it: the next episode that is over too soon tells
+        self._falls = state.get("falls", False)
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
