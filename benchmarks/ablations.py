@@ -62,6 +62,27 @@ class LastingOnly(FullPromises):
         return episode
 
 
+class Stretches(FullPromises):
+    """
+    Episodes that only a time limit ended promise to go on as in their best twentieth, and others nothing.
+
+    A moment may be one in which a robot swings forward; what it keeps up for some time, it can keep up.
+    """
+
+    def _episode(self, returns: np.ndarray, trajectory: Trajectory) -> Episode:
+        best_before = self._best_moment
+        episode = super()._episode(returns, trajectory)
+        rewards = self._utilities(trajectory.reward_vectors)[:, episode.utilities.argmax()]
+        length = max(1, len(rewards) // 20)
+        sums = np.concatenate([[0.0], np.cumsum(rewards.astype(np.float64))])
+        means = (sums[length:] - sums[:-length]) / length
+        best = int(means.argmax())
+        stretch = trajectory.reward_vectors[best : best + length].mean(axis=0).astype(np.float64)
+        episode.moment = stretch if trajectory.truncated else np.zeros_like(stretch)
+        self._best_moment = max(best_before, float(means.max())) if trajectory.truncated else best_before
+        return episode
+
+
 class WithoutRestarts(EpisodeAssignment):
     """Choices are looked for by swaps of one at a time from what there is."""
 

@@ -19,7 +19,7 @@ from benchmarks.performance.report import markdown
 from benchmarks.performance.rows import ROWS, Case, Row, curves, exponent
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import EpisodeAssignment
-from tests.common.told import QUICK, WALKS, aims, near, tell, with_a_stray
+from tests.common.told import QUICK, WALKS, aims, near, tell, trajectory, with_a_stray
 from tests.common.told import lessons as lessons_of
 
 
@@ -242,6 +242,15 @@ def test_ablations_leave_out_what_they_say() -> None:
     # With one of two fallen five moments for two agents are more than what they have together, with both there are none
     for fallen, aim in (([1.0], 2.0), ([0.0, 1.0], None)):
         assert aims(with_a_stray(0.0, WALKS, fallen, cls=ablations.SharedPromises)) == [None, aim]
+    # Of forty steps the best two count, and not the best one; what fell promises nothing, and is no measure
+    walk = np.zeros((40, 2))
+    walk[10:20, 0], walk[30, 0], walk[30:32, 1] = 0.5, 0.9, 0.7
+    for lasted in (True, False):
+        stretches = ablations.Stretches(2, 1)
+        stretches.record_trajectories([trajectory(0.0, walk, truncated=lasted)], [walk.sum(axis=0)])
+        (episode,) = stretches.archive.episodes
+        np.testing.assert_allclose(episode.moment, [0.5, 0.0] if lasted else [0.0, 0.0], rtol=1e-6)
+        assert stretches._best_moment == pytest.approx(0.5 if lasted else 0.0, rel=1e-6)
     candidates = np.random.default_rng(0).random((9, 6))
     assert len(list(ablations.WithoutRestarts(6, 2)._searches(candidates, np.zeros((9, 2))))) == 1
     assert lessons_of(near(2, 0.0, countable=False)) == []
