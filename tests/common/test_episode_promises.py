@@ -59,6 +59,7 @@ def test_nothing_is_promised_where_episodes_end_by_themselves(fallen: list[float
 def test_one_fall_is_enough() -> None:
     assignment = with_a_stray(0.0, WALKS)
     assert aims(assignment) == [None, 2.0] and assignment.representatives[[4, 5]].tolist() == [1, 1]
+    assert assignment._promised_moments(np.ones((2, 6)), 0.0) == 1.0
     fall: Told = (0, [0.0] * 6, 9.0)
     tell(assignment, [fall], steps=WALKS, fallen=[9.0])
     for _ in range(3):
