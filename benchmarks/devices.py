@@ -96,13 +96,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
         parser.error(f"--repeats {arguments.repeats} times nothing: choose 1 or more")
-    wanted = {
-        name: make
-        for name, make in cases(arguments.quick).items()
-        if arguments.case is None or any(part in name for part in arguments.case)
-    }
+    known, parts = cases(arguments.quick), arguments.case or [""]
+    wanted = {name: make for name, make in known.items() if any(part in name for part in parts)}
     if not wanted:
-        parser.error(f"--case {' '.join(arguments.case)}: choose parts of {'; '.join(cases(arguments.quick))}")
+        parser.error(f"--case {' '.join(parts)}: choose parts of {'; '.join(known)}")
     on_gpu = arguments.device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         parser.error("there is no GPU that this PyTorch can use; --device cpu compares the CPU with itself")
