@@ -168,7 +168,7 @@ def test_tables(folder: Path) -> None:
     assert "| ResourceGathering | 3 | 25 | em | 1,000 | 3 of 3 | 75.83 ± 1.36 | 84.9% | 76.33 ± 1.36 | 85.5% |" in details
     assert len(details.splitlines()) == 2 + 2 * 4  # checkpoints times algorithms
     expected = [stats.ttest_rel(WELFARE["episodes"], WELFARE[rival]).pvalue for rival in ("em", "random")]
-    told = tables.comparisons(sweep, sweep.plan.tasks[1], 2000, "stochastic")
+    told = tables.comparisons(sweep, [sweep.plan.tasks[1]], 2000, "stochastic")
     assert [(rival, result.pairs) for rival, result, _ in told] == [("em", 3), ("random", 3)]
     assert [result.p for _, result, _ in told] == pytest.approx(expected)
     assert [adjusted for *_, adjusted in told] == pytest.approx([expected[0], 2 * expected[1]])
@@ -183,6 +183,29 @@ def test_tests_need_two_pairs(folder: Path) -> None:
     table = (tables.tests(sweep) or "").splitlines()
     assert table[2:] == ["| ResourceGathering | 3 | 25 | em | 1 | +8.00 | - | - | +0.00 | - | - |"]
     assert tables.tests(sweep_of(folder, [row()])) is None
+
+
+def test_environments_are_tested_together(folder: Path) -> None:
+    """Every seed of every environment is a pair; a rival that only one of them has stands there alone."""
+    robots = {"rmdp/HopperVelocity-v0": [3.0, 2.0], CHEETAH: [6.0, 7.0]}
+    text = FIGURE2.replace("figure2", "robots").replace(f"[{GRID}]", f"[{', '.join(robots)}]")
+    text = text.replace("[1, 3]", "[5]").replace("seeds: 3", "seeds: 2").replace("once: [1]", "n: [100]")
+    (folder / "sweeps" / "robots.yml").write_text(text, encoding="utf-8")
+    written = []
+    for run in read_sweep(folder / "sweeps" / "robots.yml").runs:
+        gain = robots[run.env_id][run.seed] if run.algorithm == "episodes" else 0.0
+        facts = dict(run=run.id, sweep="robots", env=run.env_id, k=5, n_agents=100, algorithm=run.algorithm, seed=run.seed)
+        if run.algorithm != "random" or run.env_id == CHEETAH:
+            written.append(row(**facts, stochastic=10.0 + run.seed + gain, deterministic=10.0 + gain))
+    write(folder / "results" / "robots.csv", written)
+    table = tables.tests(read_sweeps(folder / "sweeps", folder / "results")[0]["robots"])
+    lines = (table or "").splitlines()[2:]
+    environments = [line.split(" | ")[0].lstrip("| ") for line in lines]
+    assert environments == ["Hopper", "HalfCheetah", "HalfCheetah", "together"]
+    p = stats.ttest_1samp([3.0, 2.0, 6.0, 7.0], 0.0).pvalue
+    # Adjusted for two rivals, one of which has a row of its own
+    told = f"+4.50 | {p:.4f} | {2 * p:.4f}"
+    assert lines[-1] == f"| together | 5 | 100 | em | 4 | {told} | {told} |"
 
 
 def test_welfare_is_drawn(folder: Path) -> None:

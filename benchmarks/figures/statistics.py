@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
 
+#: What trainings are paired by
+K = TypeVar("K", bound=Hashable)
+
 
 class Paired(NamedTuple):
     """
-    Two algorithms over the seeds that both have.
+    Two algorithms over the trainings that both have.
 
-    :param pairs: number of those seeds
+    :param pairs: number of those trainings
     :param difference: mean of first minus second; without pairs ``None``
     :param p: of a two-sided paired t-test; ``None`` with fewer than two pairs, or if all differ by the same (but
         for nothing)
@@ -34,24 +37,23 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), error
 
 
-def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Paired:
+def paired(first: Mapping[K, float], second: Mapping[K, float]) -> Paired:
     """
-    :param first: welfare by seed
+    :param first: welfare by seed, or by environment and seed
     :param second: of the other algorithm
     :return: how they compare
     """
-    seeds = sorted(first.keys() & second.keys())
-    differences = np.array([first[seed] - second[seed] for seed in seeds], dtype=np.float64)
-    if not seeds:
+    differences = np.array([first[key] - second[key] for key in first if key in second], dtype=np.float64)
+    if not len(differences):
         return Paired(0, None, None)
     mean = float(differences.mean())
-    if len(seeds) < 2:
+    if len(differences) < 2:
         return Paired(1, mean, None)
     # The statistic divides by the spread. Equal results are no evidence; one difference again and again has no error to
     # be judged by
     if np.ptp(differences) <= 1e-12 * np.abs(differences).max():
-        return Paired(len(seeds), mean, 1.0 if not differences.any() else None)
-    return Paired(len(seeds), mean, float(stats.ttest_1samp(differences, 0.0).pvalue))
+        return Paired(len(differences), mean, 1.0 if not differences.any() else None)
+    return Paired(len(differences), mean, float(stats.ttest_1samp(differences, 0.0).pvalue))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from benchmarks.figures.cost import Cost
@@ -14,6 +15,9 @@ KINDS = ("stochastic", "deterministic")
 PAPER = {"figure2": {3: "EM, end-to-end: above 85", 10: "EM, end-to-end: above 90", 25: "at most 93.6"}}
 
 NONE = "-"
+
+#: Of several environments
+TOGETHER = "together"
 
 
 def rows(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -88,35 +92,49 @@ def details(sweep: Sweep) -> str:
     return rows([*head, "stochastic", "share", "deterministic", "share"], lines)
 
 
-def comparisons(sweep: Sweep, task: Task, checkpoint: int, kind: str) -> list[tuple[str, Paired, float | None]]:
+def comparisons(sweep: Sweep, tasks: Sequence[Task], checkpoint: int, kind: str) -> list[tuple[str, Paired, float | None]]:
     """
     :param sweep: with results
-    :param task: one of the plan
+    :param tasks: of the plan, with the same algorithms; a seed of each of them makes a pair
     :param checkpoint: transitions per policy
     :param kind: of policy
     :return: each rival of the first algorithm, how they compare, and p adjusted for the number of rivals
     """
-    first, *rivals = sweep.plan.algorithms_of(task)
-    ours = sweep.welfare(task, first, checkpoint, kind)
-    results = [paired(ours, sweep.welfare(task, rival, checkpoint, kind)) for rival in rivals]
+
+    def welfare(algorithm: str) -> dict[tuple[int, int], float]:
+        found = (sweep.welfare(task, algorithm, checkpoint, kind) for task in tasks)
+        return {(place, seed): value for place, by_seed in enumerate(found) for seed, value in by_seed.items()}
+
+    first, *rivals = sweep.plan.algorithms_of(tasks[0])
+    results = [paired(welfare(first), welfare(rival)) for rival in rivals]
     return list(zip(rivals, results, holm([result.p for result in results]), strict=True))
 
 
 def tests(sweep: Sweep) -> str | None:
     """
     :param sweep: with results
-    :return: the first algorithm against each other at the last checkpoint that was reached; ``None`` if no seed has both
+    :return: the first algorithm against each other at the last checkpoint that was reached, in each task, and where several
+        environments have the same k and n, in all of them together; ``None`` if no seed has both
     """
     checkpoint = sweep.reached()
     assert checkpoint is not None
-    lines = []
+    together: dict[tuple[int, int | None], list[Task]] = defaultdict(list)
     for task in sweep.plan.tasks:
-        by_kind = [comparisons(sweep, task, checkpoint, kind) for kind in KINDS]
+        together[task.k, sweep.n_agents(task)].append(task)
+    groups = [[task] for task in sweep.plan.tasks] + [tasks for tasks in together.values() if len(tasks) > 1]
+    lines: list[list[str]] = []
+    most: dict[tuple[str, ...], int] = {}
+    for tasks in groups:
+        by_kind = [comparisons(sweep, tasks, checkpoint, kind) for kind in KINDS]
+        label, *size = _size(sweep, tasks[0])
         for told in zip(*by_kind, strict=True):
             rival, result, _ = told[0]
-            if not result.pairs:
+            of_one = most.get((rival, *size), 0)
+            # One environment alone says as much by itself
+            if not result.pairs or (len(tasks) > 1 and result.pairs == of_one):
                 continue
-            line = [*_size(sweep, task), rival, str(result.pairs)]
+            most[(rival, *size)] = max(of_one, result.pairs)
+            line = [TOGETHER if len(tasks) > 1 else label, *size, rival, str(result.pairs)]
             for _, compared, adjusted in told:
                 line += [f"{compared.difference:+.2f}", _p(compared.p), _p(adjusted)]
             lines.append(line)
