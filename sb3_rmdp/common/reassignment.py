@@ -32,7 +32,9 @@ def reassign(assignment: Assignment, tracker: ReturnTracker, progress: float, we
         "assignment/smallest_group": int(np.bincount(after, minlength=assignment.k).min()),
     }
     if assignment.needs_trajectories:
-        logs["assignment/lessons"] = len(assignment.lessons())
+        lessons = assignment.lessons()
+        logs["assignment/lessons"] = len(lessons)
+        logs["assignment/moves"] = sum(lesson.new for lesson in lessons)
     served = _served(assignment, probabilities, tracker.utilities())
     if np.isfinite(served).all():
         logs["rollout/social_welfare"] = float(served.mean())

@@ -58,6 +58,7 @@ class Watch(BaseCallback):
         self.archived.append(len(assignment.archive))
         self.lengths |= {len(one.trajectory.actions) for one in assignment.archive.episodes}
         assert self.logger.name_to_value["assignment/lessons"] == len(lessons)
+        assert self.logger.name_to_value["assignment/moves"] == sum(lesson.new for lesson in lessons)
         assert set(assignment.representatives) == set(range(assignment.k))
 
 
