@@ -48,6 +48,24 @@ class Outcome:
     model: bytes | None
 
 
+def new_model(run: Run) -> RepresentedPPO:
+    """
+    :param run: what is to be trained
+    :return: its model, untrained, in the environments of its training
+    """
+    env = make_represented_vec_env(run.env_id, run.k, n_envs=run.n_envs, env_kwargs=run.training_kwargs)
+    return RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.arguments))
+
+
+def close(model: RepresentedPPO) -> None:
+    """
+    :param model: from :func:`new_model`, whose environments are not needed any more
+    """
+    env = model.get_env()
+    assert env is not None
+    env.close()
+
+
 def train_and_evaluate(run: Run, with_model: bool = False, tell: Tell | None = None) -> Outcome:
     """
     :param run: what to train
@@ -55,13 +73,12 @@ def train_and_evaluate(run: Run, with_model: bool = False, tell: Tell | None = N
     :param tell: is told how far the training is, before every rollout
     :return: its evaluations
     """
-    env = make_represented_vec_env(run.env_id, run.k, n_envs=run.n_envs, env_kwargs=run.training_kwargs)
-    model = RepresentedPPO(env=env, k=run.k, seed=run.seed, device="cpu", **as_arguments(run.arguments))
+    model = new_model(run)
     keep = KeepBestCallback(run.keep_best) if run.keep_best else None
     checkpoints = Checkpoints(run, keep, tell)
     model.learn(run.planned_transitions * run.k, callback=[checkpoints] if keep is None else [keep, checkpoints])
     checkpoints.finish()
-    env.close()
+    close(model)
     file = io.BytesIO()
     if with_model:
         model.save(file)
