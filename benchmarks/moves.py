@@ -143,7 +143,7 @@ def plot(seen: dict[str, Any]) -> Figure:
     for j, colour in enumerate(colours):
         # Nobody knows where a representative is that has just been sent away: a gap
         places = [np.nan if state["places"][j] is None else state["places"][j] for state in seen["states"]]
-        above.plot(transitions, places, color=colour, label=f"representative {j}")
+        above.plot(transitions, places, color=colour, label=str(j))
         for move in seen["moves"]:
             if move["representative"] == j and None not in (move["from"], move["to"]):
                 above.plot([move["transitions"]] * 2, [move["from"], move["to"]], color=colour, linewidth=0.8)
@@ -152,7 +152,7 @@ def plot(seen: dict[str, Any]) -> Figure:
                 above.plot(move["transitions"], move["to"], color=colour, **mark)
     above.set_ylabel(f"midst of its agents: {seen['axis']}")
     above.set_title(seen["run"], fontsize="medium", color=DARK)
-    figure.legend(loc="outside lower center", ncols=min(seen["k"], 5), frameon=False)
+    figure.legend(loc="outside lower center", ncols=min(seen["k"], 10), frameon=False, title="representative")
     below.stackplot(transitions, np.transpose([state["welfare"] for state in seen["states"]]), colors=colours)
     below.set_ylabel("social welfare")
     below.set_xlabel("transitions per policy")

@@ -74,7 +74,7 @@ def test_a_run_of_a_sweep_is_watched(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert all(sum(state["agents"]) == 20 for state in seen["states"])
         assert bool(seen["moves"]) == (algorithm == "episodes")
         above, below = plot(seen).axes
-        named = [line for line in above.lines if str(line.get_label()).startswith("representative")]
+        named = [line for line in above.lines if str(line.get_label()).isdigit()]
         arrived = [line for line in above.lines if line.get_marker() == "o"]
         drawn = [move for move in seen["moves"] if move["from"] is not None and move["to"] is not None]
         assert len(named) == 3 and len(arrived) == len(drawn) and len(below.collections) == 3
