@@ -50,22 +50,27 @@ class Moves(BaseCallback):
     Writes down, from rollout to rollout, where representatives are and who is sent away.
 
     :param places: of agents, (n_agents,); a representative is in the midst of its agents, each of whom counts as what it has
+    :param until: transitions per policy after which the training is stopped, as the sweep does where more are planned
     """
 
     model: RepresentedPPO
 
-    def __init__(self, places: np.ndarray):
+    def __init__(self, places: np.ndarray, until: int):
         super().__init__()
-        self.places = places
+        self.places, self.until = places, until
         #: By rollout: transitions per policy, and of each representative its place, its agents, and what welfare they make up
         self.states: list[dict[str, Any]] = []
         #: Who was sent away, from where and with which agents, to an episode that paid its new agents so much welfare
         self.moves: list[dict[str, Any]] = []
         self._rollouts = 0
         self._before: dict[str, Any] = {}
+        self._over = False
+
+    def _on_rollout_start(self) -> None:
+        self._over = self.model.num_timesteps >= self.until * self.model.k
 
     def _on_step(self) -> bool:
-        return True
+        return not self._over
 
     def _on_rollout_end(self) -> None:
         # Whoever assigns by returns knows them; others have no places
@@ -119,12 +124,16 @@ def watch(run: Run, progress_bar: bool = False) -> dict[str, Any]:
     :param run: of a sweep, with an assignment by returns
     :param progress_bar: show one
     :return: what was seen, as the file has it
+    :raises ValueError: before the training, if the assignment knows no returns
     """
     env = gym.make(run.env_id, **run.env_kwargs)
     places, axis = places_of(env)
     env.close()
     model = new_model(run)
-    callback = Moves(places)
+    if not isinstance(model.assignment, EMAssignment):
+        close(model)
+        raise ValueError(f"{run} does not assign by returns: choose an algorithm that does, such as episodes or em")
+    callback = Moves(places, run.transitions)
     model.learn(run.planned_transitions * run.k, callback=callback, progress_bar=progress_bar)
     close(model)
     about = {"run": str(run), "env": run.env_id, "k": run.k, "algorithm": run.algorithm, "seed": run.seed, "axis": axis}
@@ -177,17 +186,13 @@ def one_run(sweep: Path, wanted: dict[str, str | None]) -> Run:
     :param sweep: file of a sweep
     :param wanted: values by name; ``None`` for any
     :return: the run that has them
-    :raises ValueError: if there is none, or more than one, or its assignment knows no returns
+    :raises ValueError: if there is none, or more than one
     """
     plan = read_sweep(sweep)
     runs = plan.only({name: [value] for name, value in wanted.items() if value is not None})
     if len(runs) != 1:
         listed = "".join(f"\n  {run}" for run in runs[:20])
         raise ValueError(f"{len(runs)} runs of {sweep} are meant, and one can be watched: choose among{listed}")
-    model = new_model(runs[0])
-    close(model)
-    if not isinstance(model.assignment, EMAssignment):
-        raise ValueError(f"{runs[0]} does not assign by returns: choose an algorithm that does, such as episodes or em")
     return runs[0]
 
 
@@ -204,16 +209,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--draw", action="store_true", help="draw the picture of a file that is there")
     arguments = parser.parse_args(argv)
-    if arguments.draw:
-        target = arguments.file
-        seen = json.loads(target.read_text(encoding="utf-8"))
-    else:
-        try:
+    try:
+        if arguments.draw:
+            target, seen = arguments.file, json.loads(arguments.file.read_text(encoding="utf-8"))
+        else:
             run = one_run(arguments.file, {name: getattr(arguments, name) for name in ("env", "k", "algorithm", "seed")})
-        except ValueError as error:
-            parser.error(str(error))
-        th.set_num_threads(1)
-        seen = watch(run, progress_bar=sys.stderr.isatty())
+            th.set_num_threads(1)
+            seen = watch(run, progress_bar=sys.stderr.isatty())
+    except (OSError, ValueError) as error:
+        parser.error(f"{arguments.file}: {error}" if arguments.draw else str(error))
+    if not arguments.draw:
         command = " ".join(["python -m benchmarks.moves", *(sys.argv[1:] if argv is None else argv)])
         seen = {"command": command, "versions": {name: version(name) for name in PACKAGES}, **seen}
         name = run.env_id.rpartition("/")[2]

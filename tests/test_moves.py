@@ -24,14 +24,14 @@ seeds: 1
 transitions_per_policy: 5120
 checkpoints: [5120]
 n_eval_episodes: 1
-hyperparams: {n_steps: 256, n_epochs: 1}
+hyperparams: {n_steps: 256, n_epochs: 1, planned_transitions: 10240}
 results: tiny.csv
 """
 
 
 def test_who_is_sent_away_from_where() -> None:
     assignment = EpisodeAssignment(4, 2, **QUICK)
-    moves = Moves(np.array([0.0, 1.0, 2.0, 4.0]))
+    moves = Moves(np.array([0.0, 1.0, 2.0, 4.0]), until=1000)
     moves.model = SimpleNamespace(assignment=assignment, k=2, num_timesteps=20)  # type: ignore[assignment]
     own = [(0, [5, 5, 0, 0], 0.0), (1, [4, 4, 0, 0], 1.0)]
     tell(assignment, [*own, (1, [0, 0, 2, 6], 2.0)], countable=False)
@@ -92,6 +92,7 @@ def test_a_run_of_a_sweep_is_watched(tmp_path: Path, capsys: pytest.CaptureFixtu
         ([], "3 runs of .* are meant, and one can be watched: choose among"),
         (["--algorithm", "random"], "does not assign by returns: choose an algorithm that does"),
         (["--k", "4"], "no run has k=4: choose among 3"),
+        (["--draw"], "tiny.yml: Expecting value"),
     ],
 )
 def test_runs_that_cannot_be_watched(
