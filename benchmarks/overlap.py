@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class Parts:
         """The steps of a rollout, actions included."""
         obs, acting = self.env.reset(), np.arange(self.model.k)
         for _ in range(self.model.n_steps):
+            assert isinstance(obs, np.ndarray)
             obs = self.env.step(self.act(obs, acting).clip(-1.0, 1.0))[0]
 
     def actor(self) -> None:
@@ -83,7 +85,7 @@ class Parts:
                 kernel(self.gradients._epoch, begin * self.model.k, batch)
 
 
-def seconds(part: Callable[[], None], repeats: int) -> float:
+def seconds(part: Callable[[], object], repeats: int) -> float:
     """
     :param part: what to time
     :param repeats: how often
@@ -139,9 +141,9 @@ def compiled(parts: Parts, repeats: int) -> dict[str, float]:
         for name, kernel in kernels.items():
             fast = th.compile(kernel)
             # The second and third minibatch tell the compiler that where a minibatch begins is not a constant
-            result["compilation"] += 3 * seconds(lambda fast=fast: fast(parts.gradients._epoch, 0, parts.model.batch_size), 1)
+            result["compilation"] += 3 * seconds(partial(fast, parts.gradients._epoch, 0, parts.model.batch_size), 1)
             parts.epochs(fast)
-            result[name] = seconds(lambda fast=fast: parts.epochs(fast), repeats)
+            result[name] = seconds(partial(parts.epochs, fast), repeats)
     return result
 
 
@@ -176,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"kernels were not compiled: {error}")
     for row, columns in rows.items():
         print(f"{row:20}", ", ".join(f"{name} {value:.3f} s" for name, value in columns.items()))
-    about = {
+    about: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.overlap", *(sys.argv[1:] if argv is None else argv)]),
         "cores": os.cpu_count(),
     }

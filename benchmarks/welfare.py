@@ -58,7 +58,7 @@ def train_and_evaluate(
     grid = "ResourceGathering" in env_id
     hyperparams = GRID if grid else MUJOCO
     model = RepresentedPPO("MlpPolicy", env_id, k=k, assignment=assignment, seed=seed, device="cpu", **hyperparams)
-    curve = []
+    curve: list[dict[str, Any]] = []
     start = time.perf_counter()
 
     def evaluate_at_checkpoints(local_names: dict[str, Any], _: dict[str, Any]) -> bool:
