@@ -10,23 +10,15 @@ has not found better ones; if only the aims do, they were badly chosen; if only 
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch as th
 from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 
-from benchmarks.figures.pictures import save
-from benchmarks.moves import one_run
-from benchmarks.welfare import PACKAGES, RESULTS
+from benchmarks.watching import command_line
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
 from sb3_rmdp.common.assignment import EpisodeAssignment
 from sb3_rmdp.common.facility_location import exchange, greedy_choice, total
@@ -156,38 +148,17 @@ def plot(seen: dict[str, Any]) -> Figure:
     return figure
 
 
+def _last(seen: dict[str, Any]) -> str:
+    return ", ".join(f"{label} {seen[name][-1]}" for name, label in SERIES.items()) + f", of {seen['bound']}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """
     Command line.
 
     :param argv: arguments, those of the process by default
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="a sweep, or with --draw what was seen before")
-    for name in ("env", "k", "algorithm", "seed"):
-        parser.add_argument(f"--{name}", help=f"{name} of the run")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
-    parser.add_argument("--draw", action="store_true", help="draw the picture of a file that is there")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.draw:
-            target, seen = arguments.file, json.loads(arguments.file.read_text(encoding="utf-8"))
-        else:
-            run = one_run(arguments.file, {name: getattr(arguments, name) for name in ("env", "k", "algorithm", "seed")})
-            th.set_num_threads(1)
-            seen = watch(run, progress_bar=sys.stderr.isatty())
-    except (OSError, ValueError) as error:
-        parser.error(f"{arguments.file}: {error}" if arguments.draw else str(error))
-    if not arguments.draw:
-        command = " ".join(["python -m benchmarks.found", *(sys.argv[1:] if argv is None else argv)])
-        seen = {"command": command, "versions": {name: version(name) for name in PACKAGES}, **seen}
-        target = arguments.out / f"found-{run.env_id.rpartition('/')[2]}-k{run.k}-seed{run.seed}.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lines = (f" {json.dumps(name)}: {json.dumps(value)}" for name, value in seen.items())
-        target.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        last = ", ".join(f"{label} {seen[name][-1]}" for name, label in SERIES.items())
-        print(f"{target}: {last}, of {seen['bound']}")
-    print(save(plot(seen), target.with_suffix(".png")))
+    command_line("found", __doc__, watch, plot, _last, argv)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,7 @@ beside it. With --draw it only draws the picture of a file anew.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -23,12 +18,11 @@ import torch as th
 from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 
-from benchmarks.figures.pictures import save
-from benchmarks.welfare import PACKAGES, RESULTS
+from benchmarks.watching import command_line
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import EMAssignment, EpisodeAssignment
 from sb3_rmdp.plots.style import DARK, FAINT, palette
-from sb3_rmdp.sweep.config import Run, read_sweep
+from sb3_rmdp.sweep.config import Run
 from sb3_rmdp.sweep.running import close, new_model
 
 #: Rollouts between two states that are written down
@@ -171,62 +165,13 @@ def plot(seen: dict[str, Any]) -> Figure:
     return figure
 
 
-def text_of(seen: dict[str, Any]) -> str:
-    """
-    :param seen: from :func:`watch`, and whatever is to stand beside it
-    :return: JSON with a line for each move and each state
-    """
-    lists = {name: ",\n  ".join(map(json.dumps, seen[name])) for name in ("moves", "states")}
-    facts = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in seen.items() if name not in lists]
-    return "{\n" + ",\n".join([*facts, *(f' "{name}": [\n  {rows}\n ]' for name, rows in lists.items())]) + "\n}\n"
-
-
-def one_run(sweep: Path, wanted: dict[str, str | None]) -> Run:
-    """
-    :param sweep: file of a sweep
-    :param wanted: values by name; ``None`` for any
-    :return: the run that has them
-    :raises ValueError: if there is none, or more than one
-    """
-    plan = read_sweep(sweep)
-    runs = plan.only({name: [value] for name, value in wanted.items() if value is not None})
-    if len(runs) != 1:
-        listed = "".join(f"\n  {run}" for run in runs[:20])
-        raise ValueError(f"{len(runs)} runs of {sweep} are meant, and one can be watched: choose among{listed}")
-    return runs[0]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """
     Command line.
 
     :param argv: arguments, those of the process by default
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="a sweep, or with --draw what was seen before")
-    for name in ("env", "k", "algorithm", "seed"):
-        parser.add_argument(f"--{name}", help=f"{name} of the run")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
-    parser.add_argument("--draw", action="store_true", help="draw the picture of a file that is there")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.draw:
-            target, seen = arguments.file, json.loads(arguments.file.read_text(encoding="utf-8"))
-        else:
-            run = one_run(arguments.file, {name: getattr(arguments, name) for name in ("env", "k", "algorithm", "seed")})
-            th.set_num_threads(1)
-            seen = watch(run, progress_bar=sys.stderr.isatty())
-    except (OSError, ValueError) as error:
-        parser.error(f"{arguments.file}: {error}" if arguments.draw else str(error))
-    if not arguments.draw:
-        command = " ".join(["python -m benchmarks.moves", *(sys.argv[1:] if argv is None else argv)])
-        seen = {"command": command, "versions": {name: version(name) for name in PACKAGES}, **seen}
-        name = run.env_id.rpartition("/")[2]
-        target = arguments.out / f"moves-{name}-k{run.k}-{run.algorithm.replace(' ', '_')}-seed{run.seed}.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text_of(seen), encoding="utf-8")
-        print(f"{target}: {len(seen['moves'])} moves")
-    print(save(plot(seen), target.with_suffix(".png")))
+    command_line("moves", __doc__, watch, plot, lambda seen: f"{len(seen['moves'])} moves", argv)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_the_best_of_all_sets() -> None:
 
 def test_a_run_is_looked_at(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(sweep), "--algorithm", "episodes", "--out", str(tmp_path)])
-    file = tmp_path / "found-ResourceGathering-v0-k2-seed0.json"
+    file = tmp_path / "found-ResourceGathering-v0-k2-episodes-seed0.json"
     seen = json.loads(file.read_text(encoding="utf-8"))
     assert seen["command"].startswith("python -m benchmarks.found") and seen["bound"] == 86.0
     assert seen["transitions"] == list(range(128 * EVERY, 2049, 128 * EVERY))
