@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_rmdp.common.trajectories import Trajectory
+from sb3_rmdp.common.trajectories import Trajectory, joined
 
 
 class Episode:
@@ -98,6 +98,30 @@ class Archive:
             kept = undominated(np.array([episode.utilities for episode in candidates]))
             self.episodes = [candidates[i] for i in kept]
 
+    def detours(self, scores: np.ndarray, way: Trajectory, count: int) -> Trajectory | None:
+        """
+        What other good episodes do where they are off the way of one. Whoever learned them as well comes to a good end if it
+        strays: beyond episodes that are nearly as good better ones are found, and not in the unknown.
+
+        After "Self-imitation learning" (Oh et al., 2018), where what was good is learned again wherever it was.
+
+        :param scores: of episodes, (n_episodes,)
+        :param way: the one episode
+        :param count: how many of the others count, those with the largest scores
+        :return: of episodes that begin as it does, each observation that is not among its own, with the action of the best
+            of them; ``None`` if there is none. Where no two observations are equal, there never is
+        """
+        seen, pieces = set(way.observation_keys()), []
+        for i in np.argsort(-scores, kind="stable")[:count]:
+            trajectory = self.episodes[i].trajectory
+            keys = trajectory.observation_keys()
+            if keys[0] in seen:
+                # Of what is seen twice, what was done the last time: that led on
+                new = {key: step for step, key in enumerate(keys) if key not in seen}
+                pieces.append(trajectory.steps(list(new.values())))
+                seen.update(new)
+        return joined(pieces) if any(len(piece.actions) for piece in pieces) else None
+
     def forget(self, unwanted: np.ndarray) -> None:
         """
         :param unwanted: True for episodes to forget, (n_episodes,)
@@ -131,3 +155,12 @@ def undominated(utilities: np.ndarray) -> list[int]:
             rows[len(kept)] = utilities[i]
             kept.append(int(i))
     return sorted(kept)
+
+
+def best_places(utilities: np.ndarray) -> np.ndarray:
+    """
+    :param utilities: (n_episodes, n_agents)
+    :return: the best place of every row among all rows, whatever the column, (n_episodes,): 0 for the largest of some column
+    """
+    order = np.argsort(-utilities, axis=0, kind="stable")
+    return np.argsort(order, axis=0, kind="stable").min(axis=1)

@@ -46,8 +46,10 @@ class Imitation:
 
     def __init__(self, policy: RepresentedActorCriticPolicy, lessons: Sequence[Lesson], batch_size: int):
         self.policy, self.batch_size = policy, batch_size
-        self._new = [lesson for lesson in lessons if lesson.new]
-        self._lessons = [(lesson.representative, *_tensors(policy, lesson.trajectory)) for lesson in lessons if not lesson.new]
+        self._new, old = ([lesson for lesson in lessons if lesson.new is new] for new in (True, False))
+        self._lessons = [(lesson.representative, *_tensors(policy, lesson.trajectory)) for lesson in old]
+        detours = [(lesson.representative, *_tensors(policy, lesson.detours)) for lesson in old if lesson.detours is not None]
+        self._practised = self._lessons + detours
         # Densities say nothing by themselves: what is near enough to an action there depends on how much one explores
         self._countable = not isinstance(policy.action_space, spaces.Box)
         log_std = getattr(policy, "log_std", None)
@@ -81,23 +83,23 @@ class Imitation:
                     own.clamp_(min=float(np.log(LEAST_STD)))
 
     def _step(self) -> None:
-        """One step along the mean log probability of actions, and of all lessons at once."""
-        rows = [np.random.randint(len(actions), size=self.batch_size) for _, _, actions in self._lessons]
-        observations = _joined([_rows(obs, index) for (_, obs, _), index in zip(self._lessons, rows, strict=True)])
-        actions = th.cat([actions[index] for (_, _, actions), index in zip(self._lessons, rows, strict=True)])
-        who = th.tensor([representative for representative, _, _ in self._lessons], device=self.policy.device)
+        """One step along the mean log probability of actions, of all lessons and detours at once."""
+        rows = [np.random.randint(len(actions), size=self.batch_size) for _, _, actions in self._practised]
+        observations = _joined([_rows(obs, index) for (_, obs, _), index in zip(self._practised, rows, strict=True)])
+        actions = th.cat([actions[index] for (_, _, actions), index in zip(self._practised, rows, strict=True)])
+        who = th.tensor([representative for representative, _, _ in self._practised], device=self.policy.device)
         with th.enable_grad():
             distribution = self.policy.get_distribution(observations, who.repeat_interleave(self.batch_size))
             log_probs = distribution.log_prob(actions)
             if self._countable:
                 log_probs = th.where(log_probs < LEARNED, log_probs, 0.0)
-            loss = -log_probs.mean() * len(self._lessons)
+            loss = -log_probs.mean() * len(self._practised)
             gradients = th.autograd.grad(loss, self._parameters, allow_unused=True)
         # The update keeps its own gradients there
         kept = [parameter.grad for parameter in self._parameters]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
-        nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM * len(self._lessons) ** 0.5)
+        nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM * len(self._practised) ** 0.5)
         self._optimizer.step()
         for parameter, old in zip(self._parameters, kept, strict=True):
             parameter.grad = old

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,6 +36,21 @@ class Trajectory(NamedTuple):
         arrays = self.observations.values() if isinstance(self.observations, dict) else [self.observations]
         return self.actions.nbytes + self.reward_vectors.nbytes + sum(array.nbytes for array in arrays)
 
+    def observation_keys(self) -> list[bytes]:
+        """For every step, what is the same wherever the same was observed."""
+        seen = self.observations
+        arrays = [seen[name] for name in sorted(seen)] if isinstance(seen, dict) else [seen]
+        return [b"".join(array[step].tobytes() for array in arrays) for step in range(len(self.actions))]
+
+    def steps(self, which: Sequence[int]) -> Trajectory:
+        """
+        :param which: positions
+        :return: what was observed and done there, without rewards
+        """
+        index, seen = np.asarray(which, dtype=np.int64), self.observations
+        observations = {name: array[index] for name, array in seen.items()} if isinstance(seen, dict) else seen[index]
+        return Trajectory(observations, self.actions[index], self.reward_vectors[:0])
+
 
 class Lesson(NamedTuple):
     """
@@ -44,11 +59,13 @@ class Lesson(NamedTuple):
     :param representative: who learns
     :param trajectory: the episode
     :param new: it has to begin with the policy of the representative that acts most like the episode
+    :param detours: what else it practises, and need not master: steps of other good episodes, off the way of this one
     """
 
     representative: int
     trajectory: Trajectory
     new: bool
+    detours: Trajectory | None = None
 
 
 class TrajectoryRecorder:
@@ -85,7 +102,7 @@ class TrajectoryRecorder:
         episodes = []
         for step, env in np.argwhere(ends).tolist():
             self._take(observations, actions, reward_vectors, slice(begins[env], step + 1), env, 1)
-            episodes.append(_joined(self._begun[env])._replace(truncated=(step, env) in timeouts))
+            episodes.append(joined(self._begun[env])._replace(truncated=(step, env) in timeouts))
             self._begun[env] = []
             begins[env] = step + 1
         for env, begin in enumerate(begins):
@@ -112,8 +129,11 @@ class TrajectoryRecorder:
         self._begun[env].append(Trajectory(own, actions[steps, env].copy(), reward_vectors[steps, env][::stride].copy()))
 
 
-def _joined(pieces: list[Trajectory]) -> Trajectory:
-    """One episode of its pieces."""
+def joined(pieces: list[Trajectory]) -> Trajectory:
+    """
+    :param pieces: of one episode, or of several, at least one
+    :return: one after the other
+    """
     if len(pieces) == 1:
         return pieces[0]
     seen = [piece.observations for piece in pieces]

@@ -113,6 +113,44 @@ def test_forgetting() -> None:
     assert archive.episodes[-1].n_samples == 1 and len(archive) == 3
 
 
+def walk(seen: list[float], actions: list[float], returns: list[float]) -> Episode:
+    observations = np.array(seen, dtype=np.float32)[:, None]
+    trajectory = Trajectory(observations, np.array(actions)[:, None], np.ones((len(seen), 2), dtype=np.float32))
+    return Episode(np.array(returns), trajectory, np.array(returns), np.ones(2))
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_detours_lead_on_from_wherever_good_episodes_have_been(as_dict: bool) -> None:
+    walks = [
+        walk([0, 1, 2], [10, 11, 12], [9, 0]),
+        walk([0, 3, 4], [20, 23, 24], [8, 1]),
+        # Again where another has been, which was better; and twice at 5, where only the last action led on
+        walk([0, 3, 5, 6, 5, 7], [20, 33, 35, 36, 55, 37], [7, 2]),
+        walk([8, 1, 9], [40, 41, 49], [6, 3]),
+        walk([0, 10], [50, 60], [5, 4]),
+    ]
+    if as_dict:
+        for one in walks:
+            seen = one.trajectory.observations
+            both = {"b": np.zeros((len(one.trajectory.actions), 1)), "a": seen}
+            one.trajectory = one.trajectory._replace(observations=both)  # type: ignore[arg-type]
+    archive, scores = Archive(size=9), np.array([9.0, 8.0, 7.0, 6.0, 5.0])
+    archive.add(walks[::-1])
+    found = archive.detours(scores[::-1], walks[0].trajectory, 5)
+    assert found is not None and found.reward_vectors.shape == (0, 2)
+    observations = found.observations["a"] if isinstance(found.observations, dict) else found.observations
+    steps = dict(zip(observations[:, 0].tolist(), found.actions[:, 0].tolist(), strict=True))
+    assert steps == {3: 23, 4: 24, 5: 55, 6: 36, 7: 37, 10: 60} and len(found.actions) == 6
+    for count, expected in ((4, 5), (2, 2), (1, None), (0, None)):
+        fewer = archive.detours(scores[::-1], walks[0].trajectory, count)
+        assert (None if fewer is None else len(fewer.actions)) == expected
+    # Whoever sees noise never sees the same again
+    for one in walks[1:]:
+        one.trajectory = walk(*np.random.default_rng(0).random((2, 3)).tolist(), [0, 0]).trajectory  # type: ignore[arg-type]
+    if not as_dict:
+        assert archive.detours(scores[::-1], walks[0].trajectory, 5) is None
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("n_levels", [2, 4, 1000])
 def test_undominated_rows_are_found_as_by_looking_at_all_pairs(n_levels: int, seed: int) -> None:

@@ -93,6 +93,64 @@ def test_who_gets_better_learns_by_itself() -> None:
     assert taught == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1]
 
 
+# Detours
+
+#: What is observed in episodes of an action: from 0 on, two ways and what leads away from them, and one that begins elsewhere
+SEEN = {2.0: [0, 1, 2], 3.0: [0, 1, 5], 4.0: [0, 6, 7], 5.0: [0, 6, 8], 6.0: [9, 3, 4]}
+
+
+def practised(assignment: EpisodeAssignment) -> list[dict[float, float] | None]:
+    """What each lesson has beside its episode: actions by what is observed."""
+    found = []
+    for lesson in assignment.lessons():
+        steps = lesson.detours
+        assert steps is None or isinstance(steps.observations, np.ndarray)
+        found.append(steps and dict(zip(steps.observations[:, 0].tolist(), steps.actions[:, 0].tolist(), strict=True)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "second"),
+    [
+        (32, {5.0: 3, 6.0: 4, 7.0: 4, 8.0: 5}, {1.0: 3, 5.0: 3, 2.0: 2, 8.0: 5}),
+        # Its own is the first of them, and the one that begins elsewhere the second
+        (3, {5.0: 3}, {8.0: 5, 1.0: 3, 5.0: 3}),
+        (2, None, {8.0: 5}),
+        (1, None, None),
+        (0, None, None),
+    ],
+)
+def test_good_episodes_of_its_agents_are_practised_off_its_way(
+    count: int, first: dict[float, float] | None, second: dict[float, float] | None
+) -> None:
+    assignment = EpisodeAssignment(4, 2, detours=count, **QUICK)
+    own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [0, 0, 2, 2], 1.0)]
+    others: list[Told] = [(0, [9, 9, 0, 0], 2.0), (0, [8, 8, 1, 2], 3.0), (1, [0, 1, 9, 9], 4.0), (1, [1, 0, 8, 8], 5.0)]
+    tell(assignment, [*own, *others, (0, [8.5, 8.5, 0, 3], 6.0)], seen=SEEN)
+    tell(assignment, own)
+    assert lessons(assignment) == [(0, 2.0, False), (1, 4.0, False)]
+    assert practised(assignment) == [first, second]
+
+
+def test_nobody_practises_where_no_episode_can_be_repeated() -> None:
+    assignment = EpisodeAssignment(4, 2, patience=3, **QUICK)
+    own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [1, 1, 0, 0], 1.0)]
+    tell(assignment, [*own, (0, [0, 0, 9, 9], 2.0), (0, [0, 0, 8, 9.5], 3.0)], seen=SEEN, countable=False)
+    for _ in range(2):
+        tell(assignment, own, countable=False)
+        assert practised(assignment) == [None]
+
+
+def test_who_learns_by_itself_practises_nothing() -> None:
+    assignment = EpisodeAssignment(2, 1, **(QUICK | dict(stagnation=2)))
+    tell(assignment, [(0, [2, 2], 0.0), (0, [9, 9], 2.0), (0, [8, 10], 3.0), (0, [10, 7], 4.0)], seen=SEEN)
+    found = []
+    for _ in range(4):
+        tell(assignment, [(0, [2, 2], 0.0)])
+        found.append(practised(assignment))
+    assert found == [[], [], [{5.0: 3, 6.0: 4, 7.0: 4}]] + found[3:] and found[3] == found[2]
+
+
 # Agents, many or few
 
 
@@ -193,6 +251,7 @@ def test_what_is_saved(fallen: bool) -> None:
         ({"patience": 0}, "patience=0"),
         ({"patience": -3}, "patience=-3"),
         ({"restarts": -1}, "restarts=-1"),
+        ({"detours": -1}, "detours=-1"),
         ({"stagnation": -1}, "stagnation=-1"),
         ({"move_cost": -0.1}, "move_cost=-0.1"),
         ({"move_cost": 1.5}, "move_cost=1.5"),

@@ -300,6 +300,31 @@ def test_countable_actions_are_won_back_in_the_end(name: str) -> None:
     assert agree() == [True, True]
 
 
+@pytest.mark.parametrize("observation_space", [BOX, DICT], ids=["vectors", "dict"])
+def test_detours_are_practised_beside_lessons(observation_space: spaces.Space) -> None:
+    policy = make_policy(CATEGORICAL, observation_space=observation_space, rate=1e-2)
+    everything = make_trajectory(CATEGORICAL, 24, observation_space)
+    way, detours = everything.steps(range(12)), everything.steps(range(12, 24))
+    lesson, other = Lesson(1, way, False, detours), Lesson(2, way, False)
+    before = float(log_probs(policy, detours, 1).mean())
+    imitation = Imitation(policy, [lesson, other], batch_size=32)
+    for _ in range(150 * EVERY):
+        imitation.after_minibatch()
+    for trajectory, representative in ((way, 1), (way, 2), (detours, 1)):
+        assert float(log_probs(policy, trajectory, representative).min()) > np.log(0.7) > before
+    assert float(log_probs(policy, detours, 2).min()) < np.log(0.7)
+
+
+def test_detours_need_not_be_mastered() -> None:
+    policy = make_policy(CATEGORICAL, rate=1e-2)
+    give_constant_heads(policy, [[0.0] * 4, [0.0, 0.0, 0.0, 1.0], [0.0] * 4])
+    way, before = all_alike(make_trajectory(CATEGORICAL), 3.0), snapshot(policy)
+    Imitation(policy, [Lesson(1, way, False, all_alike(way, 1.0))], batch_size=8).finish()
+    assert not changed(policy, before)
+    Imitation(policy, [Lesson(1, all_alike(way, 1.0), False, way)], batch_size=8).finish()
+    assert changed(policy, before)
+
+
 # Those who begin anew
 
 

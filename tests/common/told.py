@@ -17,11 +17,16 @@ Told = tuple[int, Sequence[float] | np.ndarray, float]
 
 
 def trajectory(
-    action: float, steps: Sequence[Sequence[float]] | np.ndarray, countable: bool = True, truncated: bool = True
+    action: float,
+    steps: Sequence[Sequence[float]] | np.ndarray,
+    countable: bool = True,
+    truncated: bool = True,
+    seen: Sequence[float] = (),
 ) -> Trajectory:
     rewards = np.asarray(steps, dtype=np.float32)
     actions = np.full((len(rewards), 1), action, dtype=np.int64 if countable else np.float32)
-    return Trajectory(np.zeros((len(rewards), 1), dtype=np.float32), actions, rewards, truncated)
+    observations = np.array(seen or [0.0] * len(rewards), dtype=np.float32)[:, None]
+    return Trajectory(observations, actions, rewards, truncated)
 
 
 def tell(
@@ -31,6 +36,7 @@ def tell(
     steps: dict[float, Any] | None = None,
     countable: bool = True,
     fallen: Sequence[float] = (),
+    seen: dict[float, Sequence[float]] | None = None,
 ) -> None:
     """
     A rollout.
@@ -39,12 +45,14 @@ def tell(
     :param steps: what steps pay in episodes of an action, where it does not all come at the end
     :param countable: whether actions are
     :param fallen: actions of the episodes that are ended by something else than a time limit
+    :param seen: what is observed at the three steps of episodes of an action, where it is not always the same
     """
     trajectories = []
     for representative, returns, action in told:
         assignment.record_episodes(np.array([representative]), np.array([returns], dtype=np.float64))
         at_the_end = [np.zeros(len(returns)), np.zeros(len(returns)), returns]
-        trajectories.append(trajectory(action, (steps or {}).get(action, at_the_end), countable, action not in fallen))
+        pays, observed = (steps or {}).get(action, at_the_end), (seen or {}).get(action, ())
+        trajectories.append(trajectory(action, pays, countable, action not in fallen, observed))
     assignment.record_trajectories(trajectories, [np.array(returns, dtype=np.float64) for _, returns, _ in told])
     assignment.update(progress)
 

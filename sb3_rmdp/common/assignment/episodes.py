@@ -10,7 +10,7 @@ import torch as th
 from scipy.optimize import linear_sum_assignment
 
 from sb3_rmdp.common.agent_weights import AgentWeights
-from sb3_rmdp.common.archive import Archive, Episode
+from sb3_rmdp.common.archive import Archive, Episode, best_places
 from sb3_rmdp.common.assignment.em import EMAssignment, fill_empty_groups, greedy_representatives
 from sb3_rmdp.common.facility_location import exchange, greedy_choice, swap_gains, total
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
@@ -40,8 +40,9 @@ class EpisodeAssignment(EMAssignment):
     the k best of the episodes and of the policies as they are (facility location: the sum over agents of their best candidate
     never falls). A representative whose place was taken by an episode aims at it: its agents are those who are best off with
     the episode. It goes on learning by itself, as long as it gets better; then it imitates the episode beside its own learning
-    until it does as well. Where actions are continuous, no episode can be repeated exactly, and a representative that already
-    does much the same has nothing to imitate.
+    until it does as well, and practises what other good episodes do off its way, so that who strays finds better ones from
+    there. Where actions are continuous, no episode can be repeated exactly, and a representative that already does much the
+    same has nothing to imitate.
 
     An episode is worth what it paid, or what it would pay if it went on as in its best moment, for as many moments as the best
     representative can keep up now. Far from what any policy does well, this tells a place where nobody is yet from one where
@@ -67,6 +68,8 @@ class EpisodeAssignment(EMAssignment):
         actions are countable, and no more are left of the training, nobody is sent far away
     :param restarts: random sets of episodes from which a better choice is looked for after every rollout, where actions are
         countable
+    :param detours: other episodes, the best for its agents, that a representative practises beside the one it imitates, where
+        actions are countable; 0: none
     """
 
     takes_features: ClassVar[bool] = True
@@ -85,18 +88,20 @@ class EpisodeAssignment(EMAssignment):
         exploration: float = 0.3,
         stagnation: int = 10,
         restarts: int = 10,
+        detours: int = 32,
     ):
         super().__init__(n_agents, k, seed, mixing, warm_start)
         for name, count in (("archive_size", archive_size), ("patience", patience), ("restarts", restarts)):
             if count < 1:
                 raise ValueError(f"{name}={count}: choose 1 or more")
-        if stagnation < 0:
-            raise ValueError(f"stagnation={stagnation}: choose 0 rollouts or more")
+        for name, count in (("stagnation", stagnation), ("detours", detours)):
+            if count < 0:
+                raise ValueError(f"{name}={count}: choose 0 or more")
         for name, share in (("move_cost", move_cost), ("exploration", exploration)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}={share} is a share: choose it from 0 to 1")
         self.patience, self.move_cost, self.exploration = patience, move_cost, exploration
-        self.stagnation, self.restarts = stagnation, restarts
+        self.stagnation, self.restarts, self.detours = stagnation, restarts, detours
         self._random = np.random.default_rng(seed)
         self.archive = Archive(archive_size)
         #: Episodes that representatives aim at; ``None`` for one that is judged by what it does
@@ -158,7 +163,7 @@ class EpisodeAssignment(EMAssignment):
         self._teach(own, new)
         if self.archive.is_full:
             paid, promised = (self._worth(self.archive.episodes, n) for n in (0.0, n_moments))
-            self.archive.keep_best(-np.minimum(_places(paid), _places(promised)))
+            self.archive.keep_best(-np.minimum(best_places(paid), best_places(promised)))
 
     def _promised_moments(self, own: np.ndarray, progress: float) -> float:
         """For how many moments promises count: as many as the best representative can keep up now, as long as they count."""
@@ -297,7 +302,9 @@ class EpisodeAssignment(EMAssignment):
             by_heart = self._repeatable() and (self._imitating[j] or self._stagnant[j] >= self.stagnation)
             self._imitating[j] = behind and by_heart
             if aim is not None and behind and (by_heart or self.time_left[j]):
-                self._lessons.append(Lesson(j, aim.trajectory, j in new))
+                scores = np.array([episode.utilities[group].sum() for episode in self.archive.episodes])
+                detours = self.archive.detours(scores, aim.trajectory, self.detours if by_heart else 0)
+                self._lessons.append(Lesson(j, aim.trajectory, j in new, detours))
 
     def _repeatable(self) -> bool:
         """Whether imitating an episode brings its return soon: actions can be repeated exactly."""
@@ -338,9 +345,3 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosines of rows (p, n) and rows (q, n), (p, q); 0 where a row is."""
     a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
     return a @ b.T
-
-
-def _places(utilities: np.ndarray) -> np.ndarray:
-    """The best place of every row (p, n) among all rows, whatever the column, (p,): 0 for the largest of some column."""
-    order = np.argsort(-utilities, axis=0, kind="stable")
-    return np.argsort(order, axis=0, kind="stable").min(axis=1)
