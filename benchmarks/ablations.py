@@ -6,13 +6,10 @@ Parts that have an argument, such as ``exploration=0`` for no promises, need no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from sb3_rmdp.common.archive import Episode
 from sb3_rmdp.common.assignment import EpisodeAssignment
-from sb3_rmdp.common.facility_location import exchange
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 
@@ -81,13 +78,6 @@ class Stretches(FullPromises):
         episode.moment = stretch if trajectory.truncated else np.zeros_like(stretch)
         self._best_moment = max(best_before, float(means.max())) if trajectory.truncated else best_before
         return episode
-
-
-class WithoutRestarts(EpisodeAssignment):
-    """Choices are looked for by swaps of one at a time from what there is."""
-
-    def _searches(self, candidates: np.ndarray, costs: np.ndarray) -> Iterator[np.ndarray]:
-        yield exchange(candidates, np.arange(self.k), costs)
 
 
 class ByHeart(EpisodeAssignment):

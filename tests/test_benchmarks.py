@@ -251,8 +251,6 @@ def test_ablations_leave_out_what_they_say() -> None:
         (episode,) = stretches.archive.episodes
         np.testing.assert_allclose(episode.moment, [0.5, 0.0] if lasted else [0.0, 0.0], rtol=1e-6)
         assert stretches._best_moment == pytest.approx(0.5 if lasted else 0.0, rel=1e-6)
-    candidates = np.random.default_rng(0).random((9, 6))
-    assert len(list(ablations.WithoutRestarts(6, 2)._searches(candidates, np.zeros((9, 2))))) == 1
     assert lessons_of(near(2, 0.0, countable=False)) == []
     assert lessons_of(near(2, 0.0, countable=False, cls=ablations.ByHeart)) == [(0, 2.0, False)]
 

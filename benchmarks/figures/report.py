@@ -29,6 +29,7 @@ HEADINGS = {
     "figure5": "Figure 5: who is served by whom, other robots",
     "ablations_falls": "Ablations: Hopper",
     "ablations_grid": "Ablations: Resource Gathering",
+    "ablations_ways": "Ablations: the search for a tour",
     "ablations_hyperparams": "Ablations: settings of HalfCheetah",
     "ablations_lasting": "Ablations: promises, Hopper",
     "ablations_promises": "Ablations: promises, HalfCheetah",

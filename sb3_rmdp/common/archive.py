@@ -64,7 +64,7 @@ class Episode:
 
 class Archive:
     """
-    A bounded number of episodes, none of which another one equals or beats for every agent.
+    A bounded number of episodes, none of which another one beats, or a newer one equals, for every agent.
 
     :param size: number of episodes that are kept at most
     :param nbytes: memory that their observations and actions take at most; one episode is kept in any case
@@ -95,8 +95,9 @@ class Archive:
                 known[episode.key] = episode
         candidates = list(known.values())
         if candidates:
-            kept = undominated(np.array([episode.utilities for episode in candidates]))
-            self.episodes = [candidates[i] for i in kept]
+            # Of equal ones the newest is kept: what has been tried for long is not all that is as good
+            kept = undominated(np.array([episode.utilities for episode in candidates[::-1]]))
+            self.episodes = [candidates[-1 - i] for i in kept[::-1]]
 
     def detours(self, scores: np.ndarray, way: Trajectory, count: int) -> Trajectory | None:
         """
@@ -164,3 +165,13 @@ def best_places(utilities: np.ndarray) -> np.ndarray:
     """
     order = np.argsort(-utilities, axis=0, kind="stable")
     return np.argsort(order, axis=0, kind="stable").min(axis=1)
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """
+    :param a: (p, n)
+    :param b: (q, n)
+    :return: cosines of their rows, (p, q); 0 where a row is
+    """
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
+    return a @ b.T

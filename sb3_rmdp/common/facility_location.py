@@ -8,6 +8,8 @@ the maximum over S of their utility. Hard in general; swaps of one candidate at 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 
@@ -94,3 +96,21 @@ def exchange(
         chosen[place] = candidate
         costs[:, place] = 0.0
     return chosen
+
+
+def searches(utilities: np.ndarray, costs: np.ndarray, restarts: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+    """
+    Good choices: by swaps from the first candidates, and from elsewhere, since swaps of one at a time get stuck.
+
+    :param utilities: of agents under candidates, (n_candidates, n_agents)
+    :param costs: of swaps from the first k, as in :func:`exchange`, (n_candidates, k); from elsewhere there are none
+    :param restarts: random sets to begin with, beside a greedy choice; 0: from the first k only
+    :param random: where they come from
+    :return: k candidates each, (k,)
+    """
+    k: int = costs.shape[1]
+    yield exchange(utilities, np.arange(k), costs)
+    if restarts and 1 < k < len(utilities):
+        yield exchange(utilities, greedy_choice(utilities, k))
+        for _ in range(restarts):
+            yield exchange(utilities, random.choice(len(utilities), k, replace=False))

@@ -22,6 +22,9 @@ EVERY = 8
 #: Where actions are countable, log probability from which on one is taken often enough: the rest is left to exploration
 LEARNED = float(np.log(0.9))
 
+#: Steps of detours that are practised for one of the lesson: there are many more of them
+DETOURS = 2
+
 #: Steps to win back what an update has undone, at most
 MENDING_STEPS = 100
 
@@ -49,7 +52,7 @@ class Imitation:
         self._new, old = ([lesson for lesson in lessons if lesson.new is new] for new in (True, False))
         self._lessons = [(lesson.representative, *_tensors(policy, lesson.trajectory)) for lesson in old]
         detours = [(lesson.representative, *_tensors(policy, lesson.detours)) for lesson in old if lesson.detours is not None]
-        self._practised = self._lessons + detours
+        self._practised = self._lessons + DETOURS * detours
         # Densities say nothing by themselves: what is near enough to an action there depends on how much one explores
         self._countable = not isinstance(policy.action_space, spaces.Box)
         log_std = getattr(policy, "log_std", None)

@@ -31,9 +31,10 @@ def test_only_episodes_that_are_best_for_somebody_are_kept() -> None:
     archive = Archive(size=10)
     archive.add([episode([1.0, 1.0], actions=0), episode([2.0, 0.0], actions=1), episode([0.0, 3.0], actions=2)])
     assert utilities(archive) == [[1.0, 1.0], [2.0, 0.0], [0.0, 3.0]]
-    # As good as one that is known, and better than another
+    # As good as one that is known, whose place it takes, and better than another
     archive.add([episode([2.0, 0.0], actions=3), episode([1.0, 2.0], actions=4)])
-    assert utilities(archive) == [[2.0, 0.0], [0.0, 3.0], [1.0, 2.0]]
+    assert utilities(archive) == [[0.0, 3.0], [2.0, 0.0], [1.0, 2.0]]
+    assert [float(one.trajectory.actions[0, 0]) for one in archive.episodes] == [2.0, 3.0, 4.0]
     archive.add([])
     assert len(archive) == 3
     empty = Archive(size=1)

@@ -242,7 +242,7 @@ def test_a_class_that_can_be_imported() -> None:
         (int, {}, "is unknown"),
         ("no_such_module:Own", {}, "'no_such_module:Own' cannot be imported: No module named 'no_such_module'"),
         ("benchmarks.ablations:Own", {}, "cannot be imported: .*has no attribute 'Own'"),
-        ("benchmarks.ablations:exchange", {}, "'benchmarks.ablations:exchange' is unknown"),
+        ("benchmarks.ablations:Lesson", {}, "'benchmarks.ablations:Lesson' is unknown"),
         (":", {}, "cannot be imported"),
         ("em", {"lambda_": 0.1}, r"\['lambda_'\].*takes \['mixing', 'warm_start'\]"),
         ("em", {"mixing": 0.0}, "mixing=0.0"),

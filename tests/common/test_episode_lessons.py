@@ -151,6 +151,66 @@ def test_who_learns_by_itself_practises_nothing() -> None:
     assert found == [[], [], [{5.0: 3, 6.0: 4, 7.0: 4}]] + found[3:] and found[3] == found[2]
 
 
+# Sideways
+
+
+def goes_over(
+    kwargs: dict[str, Any], others: list[Told], n_rollouts: int = 12, progress: float = 0.0, countable: bool = True
+) -> list[list[float | None]]:
+    """Aims after every rollout, of two representatives that get no further than 2, where 9 has been paid."""
+    assignment = EpisodeAssignment(4, 2, **(QUICK | kwargs))
+    own: list[Told] = [(0, [2, 2, 0, 0], 0.0), (1, [0, 0, 2, 2], 1.0)]
+    tell(assignment, [*own, (0, [9, 9, 0, 0], 2.0), (1, [0, 0, 9, 9], 3.0)], countable=countable)
+    tell(assignment, own, countable=countable)
+    assert aims(assignment) == [2.0, 3.0]
+    tell(assignment, [*own, *others], progress, countable=countable)
+    seen = [aims(assignment)]
+    for _ in range(n_rollouts):
+        tell(assignment, own, progress, countable=countable)
+        seen.append(aims(assignment))
+    return seen
+
+
+@pytest.mark.parametrize("sideways", [1, 2, 3])
+@pytest.mark.parametrize("returns", [[9, 9, 0, 0], [10, 8, 0, 0], [8.5, 9.5, 0, 0]])
+def test_who_gets_no_further_goes_over_to_what_is_worth_as_much(returns: list[float], sideways: int) -> None:
+    seen = goes_over({"sideways": sideways}, [(0, returns, 4.0)])
+    assert {second for _, second in seen} == {3.0}
+    firsts = [first for first, _ in seen]
+    assert set(firsts) == {2.0, 4.0}
+    if returns == [9, 9, 0, 0]:
+        # The newer one is the one that is remembered: there is no way back
+        assert firsts == sorted(firsts) and firsts.index(4.0) == sideways + 1
+    else:
+        changes = np.flatnonzero(np.diff(firsts))
+        assert (np.diff(changes) == sideways).all() and len(changes) >= 12 // sideways - 1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "returns"),
+    [
+        ({"sideways": 0}, [9, 9, 0, 0]),
+        # Somewhat less; as much to these two, and something that nobody has of it; far away; for one more step of learning
+        ({"sideways": 1}, [9, 8.99, 0, 0]),
+        ({"sideways": 1}, [17.9, 0, 0, 0]),
+        ({"sideways": 1, "stagnation": 50}, [9, 9, 0, 0]),
+    ],
+)
+def test_who_has_something_to_lose_stays(kwargs: dict[str, Any], returns: list[float]) -> None:
+    assert goes_over(kwargs, [(0, returns, 4.0)]) == [[2.0, 3.0]] * 13
+
+
+def test_nobody_goes_over_to_what_cannot_be_repeated_or_is_another_place() -> None:
+    assert goes_over({"sideways": 1}, [(0, [9, 9, 0, 0], 4.0)], countable=False) == [[2.0, 3.0]] * 13
+    # As good as both together, for the agents of one and of the other
+    assert goes_over({"sideways": 1}, [(0, [9, 0, 9, 0], 4.0)]) == [[2.0, 3.0]] * 13
+
+
+def test_what_is_worth_as_much_is_no_gain_but_what_is_worth_more_is_taken_at_once() -> None:
+    seen = goes_over({"sideways": 1}, [(0, [9, 9, 0, 0], 4.0), (0, [9, 9.01, 0, 0], 5.0)])
+    assert seen == [[5.0, 3.0]] * 13
+
+
 # Agents, many or few
 
 
@@ -252,6 +312,7 @@ def test_what_is_saved(fallen: bool) -> None:
         ({"patience": -3}, "patience=-3"),
         ({"restarts": -1}, "restarts=-1"),
         ({"detours": -1}, "detours=-1"),
+        ({"sideways": -1}, "sideways=-1"),
         ({"stagnation": -1}, "stagnation=-1"),
         ({"move_cost": -0.1}, "move_cost=-0.1"),
         ({"move_cost": 1.5}, "move_cost=1.5"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,9 +9,9 @@ import torch as th
 from scipy.optimize import linear_sum_assignment
 
 from sb3_rmdp.common.agent_weights import AgentWeights
-from sb3_rmdp.common.archive import Archive, Episode, best_places
+from sb3_rmdp.common.archive import Archive, Episode, best_places, cosines
 from sb3_rmdp.common.assignment.em import EMAssignment, fill_empty_groups, greedy_representatives
-from sb3_rmdp.common.facility_location import exchange, greedy_choice, swap_gains, total
+from sb3_rmdp.common.facility_location import searches, swap_gains, total
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 #: Agents by whom episodes are compared: enough to know groups by, whatever the number of agents
@@ -67,9 +66,11 @@ class EpisodeAssignment(EMAssignment):
     :param stagnation: rollouts without a gain after which a representative imitates what it has not found by itself. Where
         actions are countable, and no more are left of the training, nobody is sent far away
     :param restarts: random sets of episodes from which a better choice is looked for after every rollout, where actions are
-        countable
+        countable; 0: swaps from what is there are all
     :param detours: other episodes, the best for its agents, that a representative practises beside the one it imitates, where
         actions are countable; 0: none
+    :param sideways: rollouts without a gain after which one that imitates goes over to another episode that is worth as much,
+        where actions are countable; 0: never
     """
 
     takes_features: ClassVar[bool] = True
@@ -89,19 +90,19 @@ class EpisodeAssignment(EMAssignment):
         stagnation: int = 10,
         restarts: int = 10,
         detours: int = 32,
+        sideways: int = 3,
     ):
         super().__init__(n_agents, k, seed, mixing, warm_start)
-        for name, count in (("archive_size", archive_size), ("patience", patience), ("restarts", restarts)):
-            if count < 1:
-                raise ValueError(f"{name}={count}: choose 1 or more")
-        for name, count in (("stagnation", stagnation), ("detours", detours)):
-            if count < 0:
-                raise ValueError(f"{name}={count}: choose 0 or more")
+        counts = dict(stagnation=stagnation, restarts=restarts, detours=detours, sideways=sideways)
+        for least, named in ((1, dict(archive_size=archive_size, patience=patience)), (0, counts)):
+            for name, count in named.items():
+                if count < least:
+                    raise ValueError(f"{name}={count}: choose {least} or more")
         for name, share in (("move_cost", move_cost), ("exploration", exploration)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}={share} is a share: choose it from 0 to 1")
-        self.patience, self.move_cost, self.exploration = patience, move_cost, exploration
-        self.stagnation, self.restarts, self.detours = stagnation, restarts, detours
+        self.patience, self.move_cost, self.exploration, self.stagnation = patience, move_cost, exploration, stagnation
+        self.restarts, self.detours, self.sideways = restarts, detours, sideways
         self._random = np.random.default_rng(seed)
         self.archive = Archive(archive_size)
         #: Episodes that representatives aim at; ``None`` for one that is judged by what it does
@@ -210,16 +211,16 @@ class EpisodeAssignment(EMAssignment):
             elif on_the_way[j] and not self.time_left[j] and reached < paid - (1.0 - REACHED) * abs(paid):
                 self.aims[j] = None
                 worth = self._worth(self.archive.episodes, 0.0)
-                self.archive.forget(_cosines(worth, aim.utilities[None])[:, 0] > ALIKE)
+                self.archive.forget(cosines(worth, aim.utilities[None])[:, 0] > ALIKE)
 
     def _swap(self, own: np.ndarray, n_moments: float, progress: float) -> list[int]:
         """Choose what representatives aim at; returns those that have to become another one first."""
         k, values = self.k, self._values(own, n_moments)
         candidates = np.concatenate([values, self._worth(self.archive.episodes, n_moments)])
-        alike = _cosines(candidates, values)
+        alike = cosines(candidates, values)
         # Whoever stays is the most alike of all: episodes that are quite the same do not change places
         alike[np.arange(k), np.arange(k)] = 2.0
-        _, losses = swap_gains(candidates, np.arange(k))
+        gains, losses = swap_gains(candidates, np.arange(k))
         # Agents of a representative that goes far have to wait; who is on the way is left in peace
         waiting = self._share_of_waiting(progress)
         lost = np.where(np.isfinite(losses), losses, 0.0)
@@ -227,13 +228,16 @@ class EpisodeAssignment(EMAssignment):
         costs[:, self.time_left > 0] = np.inf
         costs[np.arange(k), np.arange(k)] = 0.0
         best, best_gain, present = np.arange(k), 0.0, total(candidates, np.arange(k))
-        for chosen in self._searches(candidates, costs):
+        # Not from elsewhere where whoever is sent to another place takes long to learn: what is there is worth keeping
+        for chosen in searches(candidates, costs, self.restarts if self._repeatable() else 0, self._random):
             # Who does something like it already goes there
             places, who = linear_sum_assignment(-alike[chosen])
             chosen = chosen[places][np.argsort(who)]
             gain = total(candidates, chosen) - present - costs[chosen, np.arange(k)].sum()
             if gain > best_gain + NOTHING * abs(present):
                 best, best_gain = chosen, gain
+        if self.sideways and (best < k).all():
+            self._go_sideways((gains[k:] >= -NOTHING * abs(present)) & (alike[k:] >= ALIKE))
         new = []
         for j in np.flatnonzero(best >= k).tolist():
             self.aims[j] = self.archive.episodes[best[j] - k]
@@ -255,16 +259,19 @@ class EpisodeAssignment(EMAssignment):
             return 0.0 if left > self.stagnation else np.inf
         return max(self.move_cost, self.patience / (left - self.patience)) if left > self.patience else np.inf
 
-    def _searches(self, candidates: np.ndarray, costs: np.ndarray) -> Iterator[np.ndarray]:
+    def _go_sideways(self, level: np.ndarray) -> None:
         """
-        Sets of k candidates: swaps from what there is, and from elsewhere, since swaps of one at a time get stuck. Not from
-        elsewhere where whoever is sent to another place takes long to learn: what is there is worth keeping.
+        Let one that gets no further aim at an episode that is worth as much: nothing is lost, and better ones may be near it.
+
+        :param level: True for episodes that may take the place of a representative, (n_episodes, k)
         """
-        yield exchange(candidates, np.arange(self.k), costs)
-        if self._repeatable() and 1 < self.k < len(candidates):
-            yield exchange(candidates, greedy_choice(candidates, self.k))
-            for _ in range(self.restarts):
-                yield exchange(candidates, self._random.choice(len(candidates), self.k, replace=False))
+        stuck = self._imitating & (self.time_left == 0) & (self._stagnant > 0) & (self._stagnant % self.sideways == 0)
+        for j in self._random.permutation(np.flatnonzero(stuck)):
+            aim, equal = self.aims[j], [self.archive.episodes[i] for i in np.flatnonzero(level[:, j])]
+            others = [episode for episode in equal if aim is not None and episode.key != aim.key]
+            if others:
+                self.aims[j] = others[self._random.integers(len(others))]
+                return
 
     def _reassign(self, n_moments: float) -> None:
         """Every agent, compared or not, goes where it may count on most."""
@@ -339,9 +346,3 @@ class EpisodeAssignment(EMAssignment):
         self._best_moment = state["best_moment"]
         # Older files do not have it: the next episode that is over too soon tells
         self._falls = state.get("falls", False)
-
-
-def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosines of rows (p, n) and rows (q, n), (p, q); 0 where a row is."""
-    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
-    return a @ b.T
