@@ -190,6 +190,7 @@ def test_who_gets_no_further_goes_over_to_what_is_worth_as_much(returns: list[fl
     ("kwargs", "returns"),
     [
         ({"sideways": 0}, [9, 9, 0, 0]),
+        ({"sideways": 1, "exploration": 0.0}, [9, 9, 0, 0]),
         # Somewhat less; as much to these two, and something that nobody has of it; far away; for one more step of learning
         ({"sideways": 1}, [9, 8.99, 0, 0]),
         ({"sideways": 1}, [17.9, 0, 0, 0]),
@@ -198,6 +199,12 @@ def test_who_gets_no_further_goes_over_to_what_is_worth_as_much(returns: list[fl
 )
 def test_who_has_something_to_lose_stays(kwargs: dict[str, Any], returns: list[float]) -> None:
     assert goes_over(kwargs, [(0, returns, 4.0)]) == [[2.0, 3.0]] * 13
+
+
+@pytest.mark.parametrize(("progress", "goes"), [(0.0, True), (0.59, True), (0.61, False), (1.0, False)])
+def test_nobody_goes_over_in_the_end(progress: float, goes: bool) -> None:
+    seen = goes_over({"sideways": 1}, [(0, [9, 9, 0, 0], 4.0)], progress=progress)
+    assert seen[-1] == [4.0 if goes else 2.0, 3.0]
 
 
 def test_nobody_goes_over_to_what_cannot_be_repeated_or_is_another_place() -> None:

@@ -62,7 +62,8 @@ class EpisodeAssignment(EMAssignment):
     :param patience: rollouts that a representative has to learn to serve a far place
     :param move_cost: share of what its agents would lose without it that a representative's move to a far place has to gain
         at least, since they have to wait; not asked for where actions are countable, and learned soon
-    :param exploration: share of the training in which promises count in full; they fade over as long a time again
+    :param exploration: share of the training in which promises count in full; they fade over as long a time again, and then
+        nobody goes sideways any more
     :param stagnation: rollouts without a gain after which a representative imitates what it has not found by itself. Where
         actions are countable, and no more are left of the training, nobody is sent far away
     :param restarts: random sets of episodes from which a better choice is looked for after every rollout, where actions are
@@ -236,7 +237,7 @@ class EpisodeAssignment(EMAssignment):
             gain = total(candidates, chosen) - present - costs[chosen, np.arange(k)].sum()
             if gain > best_gain + NOTHING * abs(present):
                 best, best_gain = chosen, gain
-        if self.sideways and (best < k).all():
+        if self.sideways and progress < 2.0 * self.exploration and (best < k).all():
             self._go_sideways((gains[k:] >= -NOTHING * abs(present)) & (alike[k:] >= ALIKE))
         new = []
         for j in np.flatnonzero(best >= k).tolist():
