@@ -49,7 +49,8 @@ class Imitation:
 
     def __init__(self, policy: RepresentedActorCriticPolicy, lessons: Sequence[Lesson], batch_size: int):
         self.policy, self.batch_size = policy, batch_size
-        self._new, old = ([lesson for lesson in lessons if lesson.new is new] for new in (True, False))
+        self._new = [lesson for lesson in lessons if lesson.new]
+        old = [lesson for lesson in lessons if not lesson.new]
         self._lessons = [(lesson.representative, *_tensors(policy, lesson.trajectory)) for lesson in old]
         detours = [(lesson.representative, *_tensors(policy, lesson.detours)) for lesson in old if lesson.detours is not None]
         self._practised = self._lessons + DETOURS * detours
