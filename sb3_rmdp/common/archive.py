@@ -99,22 +99,22 @@ class Archive:
             kept = undominated(np.array([episode.utilities for episode in candidates[::-1]]))
             self.episodes = [candidates[-1 - i] for i in kept[::-1]]
 
-    def detours(self, scores: np.ndarray, way: Trajectory, count: int) -> Trajectory | None:
+    def detours(self, group: np.ndarray, way: Trajectory, count: int) -> Trajectory | None:
         """
         What other good episodes do where they are off the way of one. Whoever learned them as well comes to a good end if it
         strays: beyond episodes that are nearly as good better ones are found, and not in the unknown.
 
         After "Self-imitation learning" (Oh et al., 2018), where what was good is learned again wherever it was.
 
-        :param scores: of episodes, (n_episodes,)
+        :param group: True for the agents whom they are to be good for, (n_compared,)
         :param way: the one episode
-        :param count: how many of the others count, those with the largest scores
+        :param count: how many episodes count, those that pay the group most
         :return: of episodes that begin as it does, each observation that is not among its own, with the action of the best
             of them; ``None`` if there is none. Where no two observations are equal, there never is
         """
+        best = sorted(self.episodes, key=lambda episode: -episode.utilities[group].sum())[:count]
         seen, pieces = set(way.observation_keys()), []
-        for i in np.argsort(-scores, kind="stable")[:count]:
-            trajectory = self.episodes[i].trajectory
+        for trajectory in (episode.trajectory for episode in best):
             keys = trajectory.observation_keys()
             if keys[0] in seen:
                 # Of what is seen twice, what was done the last time: that led on

@@ -135,21 +135,21 @@ def test_detours_lead_on_from_wherever_good_episodes_have_been(as_dict: bool) ->
             seen = one.trajectory.observations
             both = {"b": np.zeros((len(one.trajectory.actions), 1)), "a": seen}
             one.trajectory = one.trajectory._replace(observations=both)  # type: ignore[arg-type]
-    archive, scores = Archive(size=9), np.array([9.0, 8.0, 7.0, 6.0, 5.0])
+    archive, first = Archive(size=9), np.array([True, False])
     archive.add(walks[::-1])
-    found = archive.detours(scores[::-1], walks[0].trajectory, 5)
+    found = archive.detours(first, walks[0].trajectory, 5)
     assert found is not None and found.reward_vectors.shape == (0, 2)
     observations = found.observations["a"] if isinstance(found.observations, dict) else found.observations
     steps = dict(zip(observations[:, 0].tolist(), found.actions[:, 0].tolist(), strict=True))
     assert steps == {3: 23, 4: 24, 5: 55, 6: 36, 7: 37, 10: 60} and len(found.actions) == 6
     for count, expected in ((4, 5), (2, 2), (1, None), (0, None)):
-        fewer = archive.detours(scores[::-1], walks[0].trajectory, count)
+        fewer = archive.detours(first, walks[0].trajectory, count)
         assert (None if fewer is None else len(fewer.actions)) == expected
     # Whoever sees noise never sees the same again
     for one in walks[1:]:
         one.trajectory = walk(*np.random.default_rng(0).random((2, 3)).tolist(), [0, 0]).trajectory  # type: ignore[arg-type]
     if not as_dict:
-        assert archive.detours(scores[::-1], walks[0].trajectory, 5) is None
+        assert archive.detours(first, walks[0].trajectory, 5) is None
 
 
 @pytest.mark.parametrize("seed", range(4))

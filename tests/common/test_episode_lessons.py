@@ -191,7 +191,7 @@ def test_who_gets_no_further_goes_over_to_what_is_worth_as_much(returns: list[fl
     [
         ({"sideways": 0}, [9, 9, 0, 0]),
         ({"sideways": 1, "exploration": 0.0}, [9, 9, 0, 0]),
-        # Somewhat less; as much to these two, and something that nobody has of it; far away; for one more step of learning
+        # Somewhat less; less to both of its agents together; and who does not imitate yet
         ({"sideways": 1}, [9, 8.99, 0, 0]),
         ({"sideways": 1}, [17.9, 0, 0, 0]),
         ({"sideways": 1, "stagnation": 50}, [9, 9, 0, 0]),

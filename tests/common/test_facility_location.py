@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sb3_rmdp.common.facility_location import exchange, greedy_choice, swap_gains
+from sb3_rmdp.common.facility_location import exchange, greedy_choice, searches, swap_gains
 
 
 def value(utilities: np.ndarray, chosen: np.ndarray) -> float:
@@ -62,3 +62,17 @@ def test_all_candidates_may_be_chosen() -> None:
     utilities = np.eye(3)
     assert sorted(greedy_choice(utilities, 3)) == [0, 1, 2]
     assert sorted(exchange(utilities, np.arange(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("k", "restarts", "expected"), [(3, 0, 1), (3, 4, 6), (1, 4, 1), (9, 4, 1)])
+def test_searches_begin_with_what_there_is_and_elsewhere_if_they_may(k: int, restarts: int, expected: int) -> None:
+    rng = np.random.default_rng(0)
+    utilities = rng.random((9, 12))
+    costs = np.full((9, k), np.inf)
+    found = list(searches(utilities, costs, restarts, rng))
+    assert len(found) == expected and all(len(set(chosen.tolist())) == k for chosen in found)
+    # What costs too much stays where it is; from elsewhere nothing is asked for, and no swap is left that helps
+    assert found[0].tolist() == list(range(k))
+    for chosen in found[1:]:
+        gains, _ = swap_gains(utilities, chosen)
+        assert np.delete(gains, chosen, axis=0).max() <= 1e-9

@@ -310,8 +310,7 @@ class EpisodeAssignment(EMAssignment):
             by_heart = self._repeatable() and (self._imitating[j] or self._stagnant[j] >= self.stagnation)
             self._imitating[j] = behind and by_heart
             if aim is not None and behind and (by_heart or self.time_left[j]):
-                scores = np.array([episode.utilities[group].sum() for episode in self.archive.episodes])
-                detours = self.archive.detours(scores, aim.trajectory, self.detours if by_heart else 0)
+                detours = self.archive.detours(group, aim.trajectory, self.detours) if by_heart else None
                 self._lessons.append(Lesson(j, aim.trajectory, j in new, detours))
 
     def _repeatable(self) -> bool:
