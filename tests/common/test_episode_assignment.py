@@ -84,15 +84,26 @@ def test_places_go_to_whom_they_suit_in_whatever_order_swaps_find_them() -> None
     assert aims(assignment) == [3.0, 2.0] and assignment.time_left.tolist() == [0, 0]
 
 
-def test_agents_count_on_what_their_representative_does_or_aims_at_whichever_is_more() -> None:
+@pytest.mark.parametrize("countable, expected", [(False, [0, 1, 1, 1]), (True, [0, 0, 1, 1])])
+def test_agents_count_on_an_aim_and_on_what_is_done_now_if_that_lasts(countable: bool, expected: list[int]) -> None:
     assignment = EpisodeAssignment(4, 2, patience=9, **QUICK)
     others: Told = (0, [5, 5, 0, 2], 0.0)
-    tell(assignment, [others, (1, [4, 4, 0, 0], 1.0), (1, [0, 0, 9, 3], 2.0)])
-    tell(assignment, [others, (1, [4, 4, 0, 0], 1.0)])
+    tell(assignment, [others, (1, [4, 4, 0, 0], 1.0), (1, [0, 0, 9, 3], 2.0)], countable=countable)
+    tell(assignment, [others, (1, [4, 4, 0, 0], 1.0)], countable=countable)
     assert assignment.representatives.tolist() == [0, 0, 1, 1]
     # On the way it does something for agent 1, and does nothing yet for agent 3
-    tell(assignment, [others, (1, [0, 6, 1, 0], 3.0)])
-    assert aims(assignment) == [None, 2.0] and assignment.representatives.tolist() == [0, 1, 1, 1]
+    tell(assignment, [others, (1, [0, 6, 1, 0], 3.0)], countable=countable)
+    assert aims(assignment) == [None, 2.0] and assignment.representatives.tolist() == expected
+
+
+def test_who_comes_for_what_is_done_now_keeps_nobody_from_what_is_better() -> None:
+    pays = {0.0: [5, 5, 0, 0], 1.0: [0, 4, 6, 6], 2.0: [7, 0, 0, 0]}
+    assignment = EpisodeAssignment(4, 2, **QUICK)
+    tell(assignment, [(0, pays[0.0], 0.0), (1, pays[1.0], 1.0), (0, pays[2.0], 2.0)])
+    # With 2 in the place of 0 agent 1 has less, and all have more. As long as it went with 0, that group would lose by it
+    doing = [0.0, 1.0]
+    play(assignment, doing, pays.__getitem__, 2)
+    assert doing == [2.0, 1.0] and assignment.representatives.tolist() == [0, 1, 1, 1]
 
 
 def test_nobody_is_counted_both_where_it_is_and_where_it_goes() -> None:

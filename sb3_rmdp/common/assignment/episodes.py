@@ -276,20 +276,22 @@ class EpisodeAssignment(EMAssignment):
 
     def _reassign(self, n_moments: float) -> None:
         """Every agent, compared or not, goes where it may count on most."""
+        repeatable = self._repeatable()
         # What cannot be repeated, and nobody learns, was luck: without promises it only tells which places are worth most
-        relied_on = (self.time_left > 0) | (n_moments > 0.0) | self._repeatable()
+        relied_on = (self.time_left > 0) | (n_moments > 0.0) | repeatable
         aims = [aim if relied else None for aim, relied in zip(self.aims, relied_on, strict=True)]
         nothing = np.zeros(len(self.q_table))
         paid = np.stack([nothing if aim is None else aim.returns for aim in aims], axis=1)
         moments = np.stack([nothing if aim is None else n_moments * aim.moment for aim in aims], axis=1)
         own, aimed = self.q_rewards, th.tensor([aim is not None for aim in aims], device=self.q_table.device)
-        known = self.q_weight > 0
+        # What is repeated soon takes the place of what is done now. Who came for that would keep its representative at it
+        lasting = (self.q_weight > 0) & (not repeatable)
         tables = [own, th.as_tensor(paid).to(own), th.as_tensor(moments).to(own)]
         for agents in self.reward_weights.blocks():
             of_own, of_paid, of_moments = (self.reward_weights.of_agents(table, agents) for table in tables)
             worth = th.where(of_moments > 0, th.maximum(of_paid, of_moments), of_paid)
             worth = th.where(aimed, worth, of_own)
-            block = th.where(known, th.maximum(worth, of_own), worth)
+            block = th.where(lasting, th.maximum(worth, of_own), worth)
             self.served_by[agents] = greedy_representatives(block, self.served_by[agents])
         if bool((th.bincount(self.served_by, minlength=self.k) == 0).any()):
             self.served_by.copy_(fill_empty_groups(self.q, self.served_by))
