@@ -134,7 +134,7 @@ def test_paired_by_hand() -> None:
     """Differences 1, 2 and 3: t = 2 / (1 / sqrt(3)); with two degrees of freedom Student's distribution has a closed form."""
     result = paired({0: 2.0, 1: 4.0, 2: 6.0, 9: 100.0}, {0: 1.0, 1: 2.0, 2: 3.0, 7: -100.0})
     t = 2.0 * sqrt(3.0)
-    assert (result.pairs, result.difference) == (3, 2.0)
+    assert (result.pairs, result.ahead, result.difference) == (3, 3, 2.0)
     assert result.p == pytest.approx(1.0 - t / sqrt(2.0 + t**2))
 
 
@@ -145,11 +145,19 @@ def test_paired_is_that_of_scipy() -> None:
     assert result.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
 
 
+def test_pairs_in_which_the_first_has_more_are_counted() -> None:
+    # One failure of the other one: the mean says much, the t-test nothing, and the pairs that it was behind in all of them
+    result = paired(dict(enumerate([9.0, 9.1, 9.0, 9.1, 9.0])), dict(enumerate([8.9, 9.0, 8.9, 9.0, -90.0])))
+    assert (result.pairs, result.ahead) == (5, 5) and result.p is not None and result.p > 0.3
+    # Equal but for rounding is not more
+    assert paired({0: 0.1 + 0.2, 1: 2.0, 2: 1.0}, {0: 0.3, 1: 1.0, 2: 2.0})[:2] == (3, 1)
+
+
 def test_pairs_without_a_test() -> None:
-    assert paired({0: 1.0}, {1: 1.0}) == (0, None, None)
-    assert paired({0: 1.0, 1: 2.0}, {1: 1.0}) == (1, 1.0, None)
-    assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}) == (2, 0.0, 1.0)
-    assert paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0}) == (2, 0.5, None)  # no spread, no error to judge by
+    assert paired({0: 1.0}, {1: 1.0}) == (0, 0, None, None)
+    assert paired({0: 1.0, 1: 2.0}, {1: 1.0}) == (1, 1, 1.0, None)
+    assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}) == (2, 0, 0.0, 1.0)
+    assert paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0}) == (2, 2, 0.5, None)  # no spread, no error to judge by
 
 
 def test_holm() -> None:
@@ -172,7 +180,7 @@ def test_tables(folder: Path) -> None:
     assert [(rival, result.pairs) for rival, result, _ in told] == [("em", 3), ("random", 3)]
     assert [result.p for _, result, _ in told] == pytest.approx(expected)
     assert [adjusted for *_, adjusted in told] == pytest.approx([expected[0], 2 * expected[1]])
-    line = f"| ResourceGathering | 3 | 25 | em | 3 | +2.33 | {expected[0]:.4f} | {expected[0]:.4f} | +2.33 |"
+    line = f"| ResourceGathering | 3 | 25 | em | 3 | +2.33 | 3 | {expected[0]:.4f} | {expected[0]:.4f} | +2.33 |"
     assert line in (tables.tests(sweep) or "")
 
 
@@ -181,7 +189,7 @@ def test_tests_need_two_pairs(folder: Path) -> None:
         folder, [row(algorithm="episodes", stochastic=88.0), row(algorithm="em"), row(algorithm="random", seed=1)]
     )
     table = (tables.tests(sweep) or "").splitlines()
-    assert table[2:] == ["| ResourceGathering | 3 | 25 | em | 1 | +8.00 | - | - | +0.00 | - | - |"]
+    assert table[2:] == ["| ResourceGathering | 3 | 25 | em | 1 | +8.00 | 1 | - | - | +0.00 | 0 | - | - |"]
     assert tables.tests(sweep_of(folder, [row()])) is None
 
 
@@ -204,7 +212,7 @@ def test_environments_are_tested_together(folder: Path) -> None:
     assert environments == ["Hopper", "HalfCheetah", "HalfCheetah", "together"]
     p = stats.ttest_1samp([3.0, 2.0, 6.0, 7.0], 0.0).pvalue
     # Adjusted for two rivals, one of which has a row of its own
-    told = f"+4.50 | {p:.4f} | {2 * p:.4f}"
+    told = f"+4.50 | 4 | {p:.4f} | {2 * p:.4f}"
     assert lines[-1] == f"| together | 5 | 100 | em | 4 | {told} | {told} |"
 
 

@@ -54,8 +54,9 @@ HEAD = """# Measured figures of the paper
 Made by `make figures` from the results beside this folder, and by nobody's hand. Social welfare is a mean over agents; ± is
 one standard error over seeds, their number in parentheses. Shares are of the optimum (Resource Gathering) or of an upper bound
 (velocity tasks). "Stochastic" samples actions as in training, "deterministic" takes the likeliest ones. Tests are two-sided
-paired t-tests over common seeds, adjusted by Holm's method for the number of rivals at that k. "Together" is one test over all
-environments of a table, in which every seed of each of them is a pair."""
+paired t-tests over common seeds, adjusted by Holm's method for the number of rivals at that k; "ahead" counts the pairs in
+which the first algorithm has more. "Together" is one test over all environments of a table, in which every seed of each of
+them is a pair."""
 
 COST = """One run is one training on one core, evaluations not counted. What is left is judged by what the same, or else the
 nearest, runs took per transition on the machine that made the results. Runs that two sweeps share count for both."""

@@ -12,18 +12,24 @@ from scipy import stats
 #: What trainings are paired by
 K = TypeVar("K", bound=Hashable)
 
+#: Difference up to which two values of welfare, means of the same numbers in another order perhaps, are equal
+ROUNDING = 1e-9
+
 
 class Paired(NamedTuple):
     """
     Two algorithms over the trainings that both have.
 
     :param pairs: number of those trainings
+    :param ahead: in how many of them the first has more. Of a single failure among many pairs, which widens the spread as much
+        as it raises the mean, a t-test makes little; this tells the two apart
     :param difference: mean of first minus second; without pairs ``None``
     :param p: of a two-sided paired t-test; ``None`` with fewer than two pairs, or if all differ by the same (but
         for nothing)
     """
 
     pairs: int
+    ahead: int
     difference: float | None
     p: float | None
 
@@ -45,15 +51,15 @@ def paired(first: Mapping[K, float], second: Mapping[K, float]) -> Paired:
     """
     differences = np.array([first[key] - second[key] for key in first if key in second], dtype=np.float64)
     if not len(differences):
-        return Paired(0, None, None)
-    mean = float(differences.mean())
+        return Paired(0, 0, None, None)
+    mean, ahead = float(differences.mean()), int((differences > ROUNDING).sum())
     if len(differences) < 2:
-        return Paired(1, mean, None)
+        return Paired(1, ahead, mean, None)
     # The statistic divides by the spread. Equal results are no evidence; one difference again and again has no error to
     # be judged by
     if np.ptp(differences) <= 1e-12 * np.abs(differences).max():
-        return Paired(len(differences), mean, 1.0 if not differences.any() else None)
-    return Paired(len(differences), mean, float(stats.ttest_1samp(differences, 0.0).pvalue))
+        return Paired(len(differences), ahead, mean, 1.0 if not differences.any() else None)
+    return Paired(len(differences), ahead, mean, float(stats.ttest_1samp(differences, 0.0).pvalue))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

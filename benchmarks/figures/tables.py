@@ -136,12 +136,12 @@ def tests(sweep: Sweep) -> str | None:
             most[(rival, *size)] = max(of_one, result.pairs)
             line = [TOGETHER if len(tasks) > 1 else label, *size, rival, str(result.pairs)]
             for _, compared, adjusted in told:
-                line += [f"{compared.difference:+.2f}", _p(compared.p), _p(adjusted)]
+                line += [f"{compared.difference:+.2f}", str(compared.ahead), _p(compared.p), _p(adjusted)]
             lines.append(line)
     if not lines:
         return None
     head = ["environment", "k", "n", f"{sweep.plan.algorithms[0]} less", "pairs"]
-    return rows([*head, *(name for kind in KINDS for name in (kind, "p", "p, Holm"))], lines)
+    return rows([*head, *(name for kind in KINDS for name in (kind, "ahead", "p", "p, Holm"))], lines)
 
 
 def _p(value: float | None) -> str:
