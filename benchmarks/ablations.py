@@ -10,6 +10,7 @@ import numpy as np
 
 from sb3_rmdp.common.archive import Episode
 from sb3_rmdp.common.assignment import EpisodeAssignment
+from sb3_rmdp.common.pace import Pace
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 
@@ -83,5 +84,6 @@ class Stretches(FullPromises):
 class ByHeart(EpisodeAssignment):
     """What one does where actions are countable is done in any case: nothing is waited for, everything is imitated."""
 
-    def _repeatable(self) -> bool:
-        return True
+    @property
+    def _pace(self) -> Pace:
+        return self.by_heart

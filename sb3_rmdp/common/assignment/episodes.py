@@ -12,6 +12,7 @@ from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.archive import Archive, Episode, best_places, cosines
 from sb3_rmdp.common.assignment.em import EMAssignment, fill_empty_groups, greedy_representatives
 from sb3_rmdp.common.facility_location import searches, swap_gains, total
+from sb3_rmdp.common.pace import ByHeart, ByPractice, Pace
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 #: Agents by whom episodes are compared: enough to know groups by, whatever the number of agents
@@ -102,8 +103,8 @@ class EpisodeAssignment(EMAssignment):
         for name, share in (("move_cost", move_cost), ("exploration", exploration)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}={share} is a share: choose it from 0 to 1")
-        self.patience, self.move_cost, self.exploration, self.stagnation = patience, move_cost, exploration, stagnation
-        self.restarts, self.detours, self.sideways = restarts, detours, sideways
+        self.patience, self.exploration, self.detours, self.sideways = patience, exploration, detours, sideways
+        self.by_heart, self.by_practice = ByHeart(restarts, stagnation), ByPractice(patience, move_cost)
         self._random = np.random.default_rng(seed)
         self.archive = Archive(archive_size)
         #: Episodes that representatives aim at; ``None`` for one that is judged by what it does
@@ -216,21 +217,20 @@ class EpisodeAssignment(EMAssignment):
 
     def _swap(self, own: np.ndarray, n_moments: float, progress: float) -> list[int]:
         """Choose what representatives aim at; returns those that have to become another one first."""
-        k, values = self.k, self._values(own, n_moments)
+        k, pace, values = self.k, self._pace, self._values(own, n_moments)
         candidates = np.concatenate([values, self._worth(self.archive.episodes, n_moments)])
         alike = cosines(candidates, values)
         # Whoever stays is the most alike of all: episodes that are quite the same do not change places
         alike[np.arange(k), np.arange(k)] = 2.0
         gains, losses = swap_gains(candidates, np.arange(k))
         # Agents of a representative that goes far have to wait; who is on the way is left in peace
-        waiting = self._share_of_waiting(progress)
+        waiting = pace.price(int(self.n_updates) * (1.0 - progress) / progress if progress > 0.0 else np.inf)
         lost = np.where(np.isfinite(losses), losses, 0.0)
         costs = np.where(alike >= ALIKE, 0.0, waiting * lost if np.isfinite(waiting) else np.inf)
         costs[:, self.time_left > 0] = np.inf
         costs[np.arange(k), np.arange(k)] = 0.0
         best, best_gain, present = np.arange(k), 0.0, total(candidates, np.arange(k))
-        # Not from elsewhere where whoever is sent to another place takes long to learn: what is there is worth keeping
-        for chosen in searches(candidates, costs, self.restarts if self._repeatable() else 0, self._random):
+        for chosen in searches(candidates, costs, pace.n_searches, self._random):
             # Who does something like it already goes there
             places, who = linear_sum_assignment(-alike[chosen])
             chosen = chosen[places][np.argsort(who)]
@@ -250,16 +250,6 @@ class EpisodeAssignment(EMAssignment):
                 self.q_weight[j] = 0.0
         return new
 
-    def _share_of_waiting(self, progress: float) -> float:
-        """
-        What a move has to gain, in shares of what agents lose while a representative learns: enough to win it back until the
-        end. Nothing where actions can be repeated, and are learned soon; infinite if nobody would arrive any more.
-        """
-        left = int(self.n_updates) * (1.0 - progress) / progress if progress > 0.0 else np.inf
-        if self._repeatable():
-            return 0.0 if left > self.stagnation else np.inf
-        return max(self.move_cost, self.patience / (left - self.patience)) if left > self.patience else np.inf
-
     def _go_sideways(self, level: np.ndarray) -> None:
         """
         Let one that gets no further aim at an episode that is worth as much: nothing is lost, and better ones may be near it.
@@ -276,29 +266,25 @@ class EpisodeAssignment(EMAssignment):
 
     def _reassign(self, n_moments: float) -> None:
         """Every agent, compared or not, goes where it may count on most."""
-        repeatable = self._repeatable()
-        # What cannot be repeated, and nobody learns, was luck: without promises it only tells which places are worth most
-        relied_on = (self.time_left > 0) | (n_moments > 0.0) | repeatable
+        pace = self._pace
+        relied_on = pace.relied_on(self.time_left > 0, n_moments > 0.0)
         aims = [aim if relied else None for aim, relied in zip(self.aims, relied_on, strict=True)]
         nothing = np.zeros(len(self.q_table))
         paid = np.stack([nothing if aim is None else aim.returns for aim in aims], axis=1)
         moments = np.stack([nothing if aim is None else n_moments * aim.moment for aim in aims], axis=1)
         own, aimed = self.q_rewards, th.tensor([aim is not None for aim in aims], device=self.q_table.device)
-        # What is repeated soon takes the place of what is done now. Who came for that would keep its representative at it
-        lasting = (self.q_weight > 0) & (not repeatable)
         tables = [own, th.as_tensor(paid).to(own), th.as_tensor(moments).to(own)]
         for agents in self.reward_weights.blocks():
             of_own, of_paid, of_moments = (self.reward_weights.of_agents(table, agents) for table in tables)
             worth = th.where(of_moments > 0, th.maximum(of_paid, of_moments), of_paid)
-            worth = th.where(aimed, worth, of_own)
-            block = th.where(lasting, th.maximum(worth, of_own), worth)
+            block = pace.counted_on(th.where(aimed, worth, of_own), of_own, self.q_weight > 0)
             self.served_by[agents] = greedy_representatives(block, self.served_by[agents])
         if bool((th.bincount(self.served_by, minlength=self.k) == 0).any()):
             self.served_by.copy_(fill_empty_groups(self.q, self.served_by))
 
     def _teach(self, own: np.ndarray, new: list[int]) -> None:
         """Make the lessons of the update that follows: for who is on the way, and for who has stopped learning by itself."""
-        groups = self.served_by.cpu().numpy()[self._compared]
+        pace, groups = self._pace, self.served_by.cpu().numpy()[self._compared]
         self._best[new], self._stagnant[new] = -np.inf, 0
         self._lessons = []
         for j, aim in enumerate(self.aims):
@@ -308,17 +294,17 @@ class EpisodeAssignment(EMAssignment):
             self._best[j] = reached if gained else self._best[j]
             self._stagnant[j] = 0 if gained else self._stagnant[j] + 1
             behind = aim is not None and reached < aim.utilities[group].sum()
-            # Whoever began to imitate goes on until it is there, although it gets better now
-            by_heart = self._repeatable() and (self._imitating[j] or self._stagnant[j] >= self.stagnation)
-            self._imitating[j] = behind and by_heart
-            if aim is not None and behind and (by_heart or self.time_left[j]):
-                detours = self.archive.detours(group, aim.trajectory, self.detours) if by_heart else None
+            self._imitating[j] = behind and pace.imitates(int(self._stagnant[j]), bool(self._imitating[j]))
+            if aim is not None and behind and (self._imitating[j] or self.time_left[j]):
+                detours = self.archive.detours(group, aim.trajectory, self.detours) if self._imitating[j] else None
                 self._lessons.append(Lesson(j, aim.trajectory, j in new, detours))
 
-    def _repeatable(self) -> bool:
-        """Whether imitating an episode brings its return soon: actions can be repeated exactly."""
+    @property
+    def _pace(self) -> Pace:
+        """How soon an episode is repeated, as its actions tell."""
         known = [episode for episode in (*self.aims, *self.archive.episodes) if episode is not None]
-        return bool(known) and bool(np.issubdtype(known[0].trajectory.actions.dtype, np.integer))
+        countable = bool(known) and np.issubdtype(known[0].trajectory.actions.dtype, np.integer)
+        return self.by_heart if countable else self.by_practice
 
     def lessons(self) -> list[Lesson]:
         return self._lessons
