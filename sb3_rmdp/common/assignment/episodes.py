@@ -224,7 +224,8 @@ class EpisodeAssignment(EMAssignment):
         alike[np.arange(k), np.arange(k)] = 2.0
         gains, losses = swap_gains(candidates, np.arange(k))
         # Agents of a representative that goes far have to wait; who is on the way is left in peace
-        waiting = pace.price(int(self.n_updates) * (1.0 - progress) / progress if progress > 0.0 else np.inf)
+        rollouts_left = int(self.n_updates) * (1.0 - progress) / progress if progress > 0.0 else np.inf
+        waiting = pace.price(rollouts_left)
         lost = np.where(np.isfinite(losses), losses, 0.0)
         costs = np.where(alike >= ALIKE, 0.0, waiting * lost if np.isfinite(waiting) else np.inf)
         costs[:, self.time_left > 0] = np.inf
