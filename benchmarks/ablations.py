@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sb3_rmdp.common import pace
 from sb3_rmdp.common.archive import Episode
 from sb3_rmdp.common.assignment import EpisodeAssignment
-from sb3_rmdp.common.pace import Pace
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 
@@ -85,5 +85,5 @@ class ByHeart(EpisodeAssignment):
     """What one does where actions are countable is done in any case: nothing is waited for, everything is imitated."""
 
     @property
-    def _pace(self) -> Pace:
-        return self.by_heart
+    def _pace(self) -> pace.Pace:
+        return pace.ByHeart(self.restarts, self.stagnation)

@@ -103,8 +103,8 @@ class EpisodeAssignment(EMAssignment):
         for name, share in (("move_cost", move_cost), ("exploration", exploration)):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name}={share} is a share: choose it from 0 to 1")
-        self.patience, self.exploration, self.detours, self.sideways = patience, exploration, detours, sideways
-        self.by_heart, self.by_practice = ByHeart(restarts, stagnation), ByPractice(patience, move_cost)
+        self.patience, self.move_cost, self.exploration, self.stagnation = patience, move_cost, exploration, stagnation
+        self.restarts, self.detours, self.sideways = restarts, detours, sideways
         self._random = np.random.default_rng(seed)
         self.archive = Archive(archive_size)
         #: Episodes that representatives aim at; ``None`` for one that is judged by what it does
@@ -305,7 +305,7 @@ class EpisodeAssignment(EMAssignment):
         """How soon an episode is repeated, as its actions tell."""
         known = [episode for episode in (*self.aims, *self.archive.episodes) if episode is not None]
         countable = bool(known) and np.issubdtype(known[0].trajectory.actions.dtype, np.integer)
-        return self.by_heart if countable else self.by_practice
+        return ByHeart(self.restarts, self.stagnation) if countable else ByPractice(self.patience, self.move_cost)
 
     def lessons(self) -> list[Lesson]:
         return self._lessons
