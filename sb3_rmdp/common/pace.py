@@ -30,7 +30,7 @@ class Pace(ABC):
         """
         :param stagnant: rollouts since a representative's group gained anything
         :param began: it has begun to imitate the episode before
-        :return: whether it has to imitate it step by step
+        :return: whether it imitates the episode until it is there; who is on the way to a far place does so in any case
         """
 
     @abstractmethod

@@ -253,7 +253,7 @@ class EpisodeAssignment(EMAssignment):
 
     def _go_sideways(self, level: np.ndarray) -> None:
         """
-        Let one that gets no further aim at an episode that is worth as much: nothing is lost, and better ones may be near it.
+        Let one that gets no further aim at an episode that is worth as much, when it is learned: better ones may be near it.
 
         :param level: True for episodes that may take the place of a representative, (n_episodes, k)
         """
@@ -303,8 +303,8 @@ class EpisodeAssignment(EMAssignment):
     @property
     def _pace(self) -> Pace:
         """How soon an episode is repeated, as its actions tell."""
-        known = [episode for episode in (*self.aims, *self.archive.episodes) if episode is not None]
-        countable = bool(known) and np.issubdtype(known[0].trajectory.actions.dtype, np.integer)
+        known = next((episode for episode in (*self.aims, *self.archive.episodes) if episode is not None), None)
+        countable = known is not None and np.issubdtype(known.trajectory.actions.dtype, np.integer)
         return ByHeart(self.restarts, self.stagnation) if countable else ByPractice(self.patience, self.move_cost)
 
     def lessons(self) -> list[Lesson]:
