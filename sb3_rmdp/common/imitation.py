@@ -16,6 +16,9 @@ from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
 Tensors: TypeAlias = th.Tensor | dict[str, th.Tensor]
 
+#: A representative, what it is to see, and what to do there
+_Steps: TypeAlias = tuple[int, Tensors, th.Tensor]
+
 #: Minibatches of an update between two of an imitation
 EVERY = 8
 
@@ -53,7 +56,8 @@ class Imitation:
         old = [lesson for lesson in lessons if not lesson.new]
         self._lessons = [(lesson.representative, *_tensors(policy, lesson.trajectory)) for lesson in old]
         detours = [(lesson.representative, *_tensors(policy, lesson.detours)) for lesson in old if lesson.detours is not None]
-        self._practised = self._lessons + DETOURS * detours
+        if old:
+            self._pool(self._lessons, detours)
         # Densities say nothing by themselves: what is near enough to an action there depends on how much one explores
         self._countable = not isinstance(policy.action_space, spaces.Box)
         log_std = getattr(policy, "log_std", None)
@@ -63,6 +67,19 @@ class Imitation:
         rate = max(0.0, policy.optimizer.param_groups[0]["lr"])
         self._optimizer = th.optim.Adam(self._parameters, lr=rate, eps=1e-5, fused=True)
         self._n_minibatches = 0
+
+    def _pool(self, lessons: list[_Steps], detours: list[_Steps]) -> None:
+        """One after the other, so that a step takes all its rows at once: with 25 representatives they are of 75 episodes."""
+        both = lessons + detours
+        lengths = [len(actions) for _, _, actions in both]
+        begins = np.cumsum([0, *lengths[:-1]]).tolist()
+        practised = [*range(len(lessons)), *DETOURS * list(range(len(lessons), len(both)))]
+        self._observations = _joined([observations for _, observations, _ in both])
+        self._actions = th.cat([actions for _, _, actions in both])
+        #: Where the steps of each are, and how many
+        self._practised = [(begins[i], lengths[i]) for i in practised]
+        who = th.tensor([both[i][0] for i in practised], device=self.policy.device)
+        self._who = who.repeat_interleave(self.batch_size)
 
     def after_minibatch(self) -> None:
         """The update has taken one more step."""
@@ -88,13 +105,11 @@ class Imitation:
 
     def _step(self) -> None:
         """One step along the mean log probability of actions, of all lessons and detours at once."""
-        rows = [np.random.randint(len(actions), size=self.batch_size) for _, _, actions in self._practised]
-        observations = _joined([_rows(obs, index) for (_, obs, _), index in zip(self._practised, rows, strict=True)])
-        actions = th.cat([actions[index] for (_, _, actions), index in zip(self._practised, rows, strict=True)])
-        who = th.tensor([representative for representative, _, _ in self._practised], device=self.policy.device)
+        rows = [begin + np.random.randint(length, size=self.batch_size) for begin, length in self._practised]
+        index = th.as_tensor(np.concatenate(rows), device=self.policy.device)
         with th.enable_grad():
-            distribution = self.policy.get_distribution(observations, who.repeat_interleave(self.batch_size))
-            log_probs = distribution.log_prob(actions)
+            distribution = self.policy.get_distribution(_rows(self._observations, index), self._who)
+            log_probs = distribution.log_prob(self._actions[index])
             if self._countable:
                 log_probs = th.where(log_probs < LEARNED, log_probs, 0.0)
             loss = -log_probs.mean() * len(self._practised)
@@ -165,7 +180,7 @@ def _tensors(policy: RepresentedActorCriticPolicy, trajectory: Trajectory) -> tu
     return obs_as_tensor(trajectory.observations, policy.device), actions
 
 
-def _rows(observations: Tensors, index: np.ndarray) -> Tensors:
+def _rows(observations: Tensors, index: th.Tensor) -> Tensors:
     if isinstance(observations, dict):
         return {key: tensor[index] for key, tensor in observations.items()}
     return observations[index]
