@@ -315,6 +315,27 @@ def test_detours_are_practised_beside_lessons(observation_space: spaces.Space) -
     assert float(log_probs(policy, detours, 2).min()) < np.log(0.7)
 
 
+def test_a_step_takes_as_many_rows_of_every_lesson_and_twice_as_many_of_detours(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy(CATEGORICAL)
+    everything = make_trajectory(CATEGORICAL, 24)
+    first, second, detours = everything.steps(range(5)), everything.steps(range(5, 14)), everything.steps(range(14, 24))
+    position = {key: step for step, key in enumerate(everything.observation_keys())}
+    taken: list[tuple[int, int]] = []
+    distribution = policy.get_distribution
+
+    def watched(observations: th.Tensor, representatives: th.Tensor) -> Any:
+        where = [position[row.numpy().tobytes()] for row in observations]
+        taken.extend(zip(representatives.tolist(), where, strict=True))
+        return distribution(observations, representatives)
+
+    monkeypatch.setattr(policy, "get_distribution", watched)
+    Imitation(policy, [Lesson(1, first, False), Lesson(2, second, False, detours)], batch_size=200).after_minibatch()
+    assert {step for who, step in taken if who == 1} == set(range(5))
+    assert {step for who, step in taken if who == 2} == set(range(5, 24))
+    of_lessons = [sum(who == 1 for who, _ in taken), sum(who == 2 and step < 14 for who, step in taken)]
+    assert of_lessons == [200, 200] and len(taken) == 800
+
+
 def test_detours_need_not_be_mastered() -> None:
     policy = make_policy(CATEGORICAL, rate=1e-2)
     give_constant_heads(policy, [[0.0] * 4, [0.0, 0.0, 0.0, 1.0], [0.0] * 4])
