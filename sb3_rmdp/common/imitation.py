@@ -48,9 +48,11 @@ class Imitation:
     :param policy: policy of all representatives
     :param lessons: at most one per representative; those who begin anew in other places do so at the end
     :param batch_size: transitions per representative and step
+    :raises ValueError: if a representative does not exist or has two lessons, or an episode or detours have no steps
     """
 
     def __init__(self, policy: RepresentedActorCriticPolicy, lessons: Sequence[Lesson], batch_size: int):
+        _check(lessons, policy.k)
         self.policy, self.batch_size = policy, batch_size
         self._new = [lesson for lesson in lessons if lesson.new]
         old = [lesson for lesson in lessons if not lesson.new]
@@ -171,6 +173,21 @@ def copy_representative(policy: RepresentedActorCriticPolicy, source: int, targe
             for tensor in (parameter, *(state[name] for name in ("exp_avg", "exp_avg_sq") if name in state)):
                 rows = tensor.view(policy.k, -1)
                 rows[target] = rows[source]
+
+
+def _check(lessons: Sequence[Lesson], k: int) -> None:
+    """Lessons may come from a method that is not ours."""
+    taught: set[int] = set()
+    for representative, trajectory, _, detours in lessons:
+        if not 0 <= representative < k:
+            raise ValueError(f"lesson for representative {representative}: they are 0 to {k - 1}")
+        if representative in taught:
+            raise ValueError(f"two lessons for representative {representative} in one update: choose one of them")
+        taught.add(representative)
+        if not len(trajectory.actions):
+            raise ValueError(f"lesson for representative {representative} has an episode without steps: leave the lesson out")
+        if detours is not None and not len(detours.actions):
+            raise ValueError(f"lesson for representative {representative} has detours without steps: give None")
 
 
 def _tensors(policy: RepresentedActorCriticPolicy, trajectory: Trajectory) -> tuple[Tensors, th.Tensor]:

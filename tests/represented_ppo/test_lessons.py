@@ -85,3 +85,27 @@ def test_the_same_lessons_beside_gradients_by_hand_and_by_autograd(case: str, mo
     for index, state in states[0].items():
         assert state["step"] == states[1][index]["step"]
         th.testing.assert_close(state["exp_avg"], states[1][index]["exp_avg"], rtol=1e-3, atol=1e-5)
+
+
+def steps(count: int) -> Trajectory:
+    return Trajectory(np.zeros((count, 3), np.float32), np.zeros((count, 1), np.float32), np.zeros((0, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "lessons, message",
+    [
+        ([Lesson(2, steps(4), False)], "lesson for representative 2: they are 0 to 1"),
+        ([Lesson(-1, steps(4), False)], "lesson for representative -1: they are 0 to 1"),
+        ([Lesson(1, steps(4), False), Lesson(1, steps(5), True)], "two lessons for representative 1"),
+        ([Lesson(0, steps(0), True)], "representative 0 has an episode without steps"),
+        ([Lesson(0, steps(4), False, steps(0))], "representative 0 has detours without steps"),
+    ],
+)
+def test_lessons_that_cannot_be_learned(lessons: list[Lesson], message: str) -> None:
+    class Wrong(HardAssignment):
+        def lessons(self) -> list[Lesson]:
+            return lessons
+
+    model = RepresentedPPO("MlpPolicy", vectorized(KnownAssignment, 2), k=2, assignment=Wrong, **SMALL)
+    with pytest.raises(ValueError, match=message):
+        model.learn(64)
