@@ -206,8 +206,9 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             self.rollout_buffer.normalize_advantages()
         max_grad_norm = self.max_grad_norm * self.k**0.5
 
-        gradients = (ManualGradients if ManualGradients.fits(self) else AutogradGradients)(self, clip_range, ent_coef)
+        # First, while parameters are where they belong: lessons may come from a method that is not ours, and be wrong
         imitation = Imitation(self.policy, self.assignment.lessons(), self.batch_size)
+        gradients = (ManualGradients if ManualGradients.fits(self) else AutogradGradients)(self, clip_range, ent_coef)
         try:
             self._take_steps(gradients, max_grad_norm, imitation)
         finally:

@@ -109,3 +109,6 @@ def test_lessons_that_cannot_be_learned(lessons: list[Lesson], message: str) -> 
     model = RepresentedPPO("MlpPolicy", vectorized(KnownAssignment, 2), k=2, assignment=Wrong, **SMALL)
     with pytest.raises(ValueError, match=message):
         model.learn(64)
+    # The model is whole: an update has its parameters in one tensor only while it lasts
+    pointers = {parameter.untyped_storage().data_ptr() for parameter in model.policy.parameters()}
+    assert len(pointers) == len(list(model.policy.parameters()))
