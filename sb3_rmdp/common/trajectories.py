@@ -18,7 +18,7 @@ class Trajectory(NamedTuple):
     """
     An episode as its representative saw it.
 
-    :param observations: raw observations (steps, *observation shape), or a dict of such arrays
+    :param observations: raw observations, ``(steps, *observation shape)``, or a dict of such arrays
     :param actions: actions as the policy gave them, not clipped, (steps, actions)
     :param reward_vectors: what steps paid, (rows, n_rewards): of every step of the last rollout that the episode ran in, and
         of some of those before
