@@ -112,7 +112,10 @@ class Assignment(nn.Module, ABC):
         """
 
     def lessons(self) -> list[Lesson]:
-        """What representatives are to learn from episodes in the update that follows; at most one lesson for each."""
+        """
+        What representatives are to learn from episodes in the update that follows; at most one lesson for each. Asked for
+        the log and for the update, so nothing is to change by it.
+        """
         return []
 
     def loss(
