@@ -16,6 +16,17 @@ def clipped_objective(ratio: th.Tensor, advantages: th.Tensor, clip_range: float
     return th.min(ratio * advantages, ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages)
 
 
+def clipped_slope(ratio: th.Tensor, advantages: th.Tensor, clip_range: float) -> th.Tensor:
+    """
+    What :func:`clipped_objective` multiplies advantages with.
+
+    :param ratio: probability ratios
+    :param advantages: of the same shape
+    :param clip_range: epsilon
+    """
+    return th.where(advantages < 0.0, ratio.clamp(min=1.0 - clip_range), ratio.clamp(max=1.0 + clip_range))
+
+
 def block_means(x: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
     """
     :param x: (k, batch)

@@ -65,9 +65,10 @@ class ManualGradients:
         self._old_log_probs, self._advantages = (
             buffer.to_torch(array.reshape(-1), copy=False) for array in (buffer.log_probs, buffer.advantages)
         )
-        self._returns, self._values = (
+        self._returns, values = (
             buffer.to_torch(array.reshape(-1, buffer.n_values), copy=False) for array in (buffer.returns, buffer.values)
         )
+        self._agent_advantages = self._returns - values if model.assignment.needs_agent_advantages else None
         self.coefficients = Coefficients(clip_range, ent_coef, model.vf_coef, model.value_weights.mean_square())
         self._cut()
         self._logs: list[th.Tensor] = []
@@ -144,8 +145,8 @@ class ManualGradients:
             self._rows = slice(begin, begin + size)
             entropy, value_loss = self._minibatch(begin, size // self.k)
             assignment_loss = nothing
-            if self.model.assignment.needs_agent_advantages:
-                assignment_loss = nothing + self._assignment_gradients()
+            if self._agent_advantages is not None:
+                assignment_loss = nothing + self._assignment_gradients(self._agent_advantages)
             self._losses.append((value_loss, entropy, assignment_loss))
             yield
             begin += size
@@ -220,10 +221,10 @@ class ManualGradients:
         self._logs.append(th.stack([policy_loss / k, value_loss / k, -entropy / k, kl, clipped, loss / k], dim=1))
         self._sizes = []
 
-    def _assignment_gradients(self) -> th.Tensor | float:
-        """Returns the assignment's loss; its few parameters are left to autograd."""
+    def _assignment_gradients(self, of_rollout: th.Tensor) -> th.Tensor | float:
+        """Returns the assignment's loss, given advantages for all agents; its few parameters are left to autograd."""
         assignment, index = self.model.assignment, self._epoch.positions[self._rows]
-        agent_advantages = (self._returns[index] - self._values[index]).view(self.k, -1, self._returns.shape[1])
+        agent_advantages = of_rollout.index_select(0, index).view(self.k, -1, of_rollout.shape[1])
         ratio = self._epoch.log_ratios[self._rows].view(self.k, -1).exp()
         with th.enable_grad():
             loss = assignment.loss(ratio, agent_advantages, self.coefficients.clip_range, None)

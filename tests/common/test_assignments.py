@@ -103,10 +103,11 @@ def test_em_never_decreases_welfare_under_true_returns() -> None:
 
 @pytest.mark.parametrize("clip", [0.2, 0.05])
 @pytest.mark.parametrize("padded", [False, True])
-def test_end_to_end_gradient_is_that_of_equation_12(clip: float, padded: bool) -> None:
+@pytest.mark.parametrize("centred", [False, True])
+def test_end_to_end_gradient_is_that_of_equation_12(clip: float, padded: bool, centred: bool) -> None:
     """Finite differences of eq. 12, written out in float64; the scale of a representative's advantages is a constant."""
     generator = th.Generator().manual_seed(0)
-    assignment = EndToEndAssignment(3, 2, seed=0).double()
+    assignment = EndToEndAssignment(3, 2, seed=0, centred=centred).double()
     ratio = (0.3 * th.randn(2, 4, generator=generator)).exp().double()
     advantages = th.randn(2, 4, 3, generator=generator).double() + 0.5
     weights = th.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]]).double() if padded else None
@@ -121,7 +122,8 @@ def test_end_to_end_gradient_is_that_of_equation_12(clip: float, padded: bool) -
     scale = (share * (base - means) ** 2).sum(dim=1, keepdim=True).sqrt()
 
     def equation_12(logits: th.Tensor) -> float:
-        a = marginal(logits) / scale
+        a = marginal(logits)
+        a = (a - centred * (share * a).sum(dim=1, keepdim=True)) / scale
         return -float((share * th.minimum(ratio * a, ratio.clamp(1 - clip, 1 + clip) * a)).sum())
 
     loss = assignment.loss(ratio, advantages, clip, weights)
