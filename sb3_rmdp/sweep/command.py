@@ -29,7 +29,7 @@ INTERRUPTED = 130
 def parse_only(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, list[str]]:
     """
     :param values: ``name=value`` or ``name=value,value`` each
-    :return: values by name
+    :return: what is to the right of the signs, by name
     :raises click.BadParameter: if one is something else
     """
     names = ("env", "k", "n", "algorithm", "seed")
@@ -40,7 +40,7 @@ def parse_only(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
             raise click.BadParameter(
                 f"{text!r} selects nothing: give {', '.join(names[:-1])} or {names[-1]}, e.g. k=3 or seed=0,1"
             )
-        wanted.setdefault(name, []).extend(value.strip() for value in listed.split(","))
+        wanted.setdefault(name, []).append(listed.strip())
     return wanted
 
 

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -160,20 +161,19 @@ class Sweep:
 
     def only(self, wanted: Mapping[str, Iterable[str]]) -> tuple[Run, ...]:
         """
-        :param wanted: values by name, see :data:`FILTERS`; any of the values will do, but of all names
+        :param wanted: texts by name, see :data:`FILTERS`: a value each, commas included, or several with commas between them;
+            any of the values will do, but of all names
         :return: the runs that have them
         :raises ValueError: if a value is nowhere in the sweep
         """
-        for name, values in wanted.items():
+        runs = self.runs
+        for name, texts in wanted.items():
             known = {str(value) for run in self.runs for value in FILTERS[name](run)}
-            for value in values:
-                if value not in known:
-                    raise ValueError(f"no run has {name}={value}: choose among {', '.join(sorted(known))}")
-        return tuple(
-            run
-            for run in self.runs
-            if all(set(values) & {str(value) for value in FILTERS[name](run)} for name, values in wanted.items())
-        )
+            chosen = {value for text in texts for value in ([text] if text in known else re.split(r"\s*,\s*", text))}
+            for value in sorted(chosen - known):
+                raise ValueError(f"no run has {name}={value}: choose among {', '.join(sorted(known))}")
+            runs = tuple(run for run in runs if chosen & {str(value) for value in FILTERS[name](run)})
+        return runs
 
 
 def read_sweep(path: Path) -> Sweep:

@@ -180,6 +180,20 @@ def test_runs_by_what_they_are(tmp_path: Path) -> None:
         plan.only({"k": ["4"]})
 
 
+def test_names_may_have_commas(tmp_path: Path) -> None:
+    rarely = {"assignment": "em", "n_steps": 512}
+    plan = sweep(tmp_path, environments=[GRID], k=[3], algorithms={"em": None, "em, rarely": rarely, "rarely": rarely})
+
+    def names(*texts: str) -> list[str]:
+        return [run.algorithm for run in plan.only({"algorithm": texts})]
+
+    assert names("em, rarely") == ["em, rarely"]
+    assert names("rarely ,em") == ["em", "rarely"]
+    assert names("em, rarely", "em") == ["em", "em, rarely"]
+    with pytest.raises(ValueError, match="no run has algorithm=seldom: choose among em, em, rarely, rarely"):
+        names("em, seldom")
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
