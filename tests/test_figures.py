@@ -21,7 +21,8 @@ from benchmarks.figures import tables
 from benchmarks.figures.__main__ import main
 from benchmarks.figures.cost import Cost, costs
 from benchmarks.figures.data import BadResults, read_rows
-from benchmarks.figures.histograms import by_speed, last_assignments, plot_histograms, targets_of
+from benchmarks.figures.groups import largest_group, targets_of, worth_of_groups
+from benchmarks.figures.histograms import by_speed, last_assignments, plot_histograms
 from benchmarks.figures.pictures import plot_learning, plot_welfare
 from benchmarks.figures.plan import Sweep, read_sweeps
 from benchmarks.figures.statistics import holm, mean_and_error, paired
@@ -71,7 +72,8 @@ IDS = ids(FIGURE2) | ids(HALFCHEETAH)
 def row(**given: Any) -> dict[str, Any]:
     """A row of results, with whatever differs from a usual one."""
     usual = dict(schema="1", sweep="figure2", env=GRID, env_kwargs="{}", k=3, n_agents=25, algorithm="em", model="{}", seed=0)
-    usual |= dict(transitions_per_policy=2000, checkpoints=1, stochastic=80.0, deterministic=81.0, bound=89.28, seconds=60.0)
+    usual |= dict(transitions_per_policy=2000, checkpoints=1, stochastic=80.0, deterministic=81.0, stochastic_greedy=82.0)
+    usual |= dict(bound=89.28, seconds=60.0)
     usual |= dict(representatives=" ".join(["0", "1", "2", "0", "1"] * 5)) | given
     facts = usual["k"], usual["algorithm"], usual["seed"]
     return {"run": IDS.get(facts, f"other-{facts}"), **usual}
@@ -364,6 +366,39 @@ def test_histograms(folder: Path) -> None:
     for bar in axes.patches:
         areas[bar.get_facecolor()] = areas.get(bar.get_facecolor(), 0.0) + bar.get_height()
     assert sorted(areas.values()) == [20.0] * 5  # agents per representative
+
+
+def test_what_groups_are_worth(folder: Path) -> None:
+    """By hand: within its window, a twentieth of 4 m/s, an agent loses in proportion to its distance."""
+    targets = [1.0, 1.1, 2.0, 3.0, 3.05]
+    facts = dict(env=CHEETAH, env_kwargs=json.dumps({"targets": targets, "max_velocity": 4.0}), k=4, n_agents=5)
+    worth = {}
+    for groups in ("0 0 1 2 2", "1 1 1 1 1", "0 1 2 3 0"):  # the first leaves one representative without agents
+        (read,) = read_rows(write(folder / "results" / "own.csv", [row(representatives=groups, **facts)]))
+        worth[groups] = worth_of_groups(read), largest_group(read)
+    assert worth["0 0 1 2 2"] == (pytest.approx((150 + 100 + 175) / 5), 2)
+    assert worth["1 1 1 1 1"] == (pytest.approx(175 / 5), 5)
+    assert worth["0 1 2 3 0"] == (pytest.approx((100 + 100 + 100 + 100) / 5), 2)
+    assert targets_of(read).tolist() == targets
+
+    (read,) = read_rows(write(folder / "results" / "own.csv", [row()]))
+    assert worth_of_groups(read) is None
+    with pytest.raises(ValueError, match="ResourceGathering-v0 is no velocity task"):
+        targets_of(read)
+
+
+def test_runs_one_by_one(folder: Path) -> None:
+    table = tables.runs(sweep_of(folder, figure2_rows())).splitlines()
+    head = "environment | k | n | algorithm | seeds | stochastic | deterministic | if agents chose | best speeds for groups"
+    assert table[0] == f"| {head} | largest group |"
+    told = "88.00, 89.00, 87.50 | 88.50, 89.50, 88.00 | 82.00, 82.00, 82.00 | - | 10, 10, 10"
+    assert table[3] == f"| ResourceGathering | 3 | 25 | episodes | 0, 1, 2 | {told} |"
+    (folder / "sweeps" / "figure3_halfcheetah.yml").write_text(HALFCHEETAH, encoding="utf-8")
+    write(folder / "results" / "figure3_halfcheetah.csv", cheetah_rows()[:1])
+    sweep = read_sweeps(folder / "sweeps", folder / "results")[0]["figure3_halfcheetah"]
+    (line,) = tables.runs(sweep).splitlines()[2:]
+    worth = worth_of_groups(read_rows(folder / "results" / "figure3_halfcheetah.csv")[0])
+    assert worth is not None and worth <= 36.46 and line.endswith(f" | {worth:.2f} | 20 |")
 
 
 def test_groups_are_ordered_by_speed() -> None:

@@ -28,6 +28,7 @@ class Row:
     :param algorithm: name of the algorithm in its sweep
     :param transitions: per policy, up to here
     :param welfare: social welfare by kind of policy, "stochastic" and "deterministic"
+    :param greedy: welfare with sampled actions if every agent chose anew among the representatives
     :param bound: optimum or upper bound of welfare, if it is known
     :param representatives: who serves each agent, (n_agents,)
     :param seconds: of training, up to here
@@ -42,6 +43,7 @@ class Row:
     algorithm: str
     transitions: int
     welfare: Mapping[str, float]
+    greedy: float
     bound: float | None
     representatives: tuple[int, ...]
     seconds: float
@@ -84,6 +86,7 @@ def _row(path: Path, cells: Mapping[str, str]) -> Row:
             algorithm=cells["algorithm"],
             transitions=int(cells["transitions_per_policy"]),
             welfare={kind: float(cells[kind]) for kind in ("stochastic", "deterministic")},
+            greedy=float(cells["stochastic_greedy"]),
             bound=float(cells["bound"]) if cells["bound"] else None,
             representatives=tuple(map(int, cells["representatives"].split())),
             seconds=float(cells["seconds"]),

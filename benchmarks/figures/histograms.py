@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import gymnasium as gym
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-import sb3_rmdp.envs  # noqa: F401 (registers the environments)
 from benchmarks.figures.data import Row
+from benchmarks.figures.groups import targets_of
 from benchmarks.figures.plan import Sweep
 from sb3_rmdp.plots.assignments import draw_histogram
 from sb3_rmdp.plots.style import label_axes, palette
@@ -21,18 +20,6 @@ K, N_AGENTS, SEED = 5, 100, 0
 BINS = 40
 #: Of a name in the legend, with its mark, in inches
 LEGEND_WIDTH = 2.0
-
-
-def targets_of(row: Row) -> NDArray[np.float64]:
-    """
-    :param row: a result in a velocity task
-    :return: speeds that its agents want, (n_agents,)
-    """
-    env = gym.make(row.env, **{**row.env_kwargs, "n_agents": row.n_agents})
-    try:
-        return np.asarray(env.get_wrapper_attr("targets"), dtype=np.float64)
-    finally:
-        env.close()
 
 
 def last_assignments(sweeps: Iterable[Sweep], env: str) -> tuple[dict[str, Row], int]:

@@ -56,7 +56,9 @@ one standard error over seeds, their number in parentheses. Shares are of the op
 (velocity tasks). "Stochastic" samples actions as in training, "deterministic" takes the likeliest ones. Tests are two-sided
 paired t-tests over common seeds, adjusted by Holm's method for the number of rivals at that k; "ahead" counts the pairs in
 which the first algorithm has more. "Together" is one test over all environments of a table, in which every seed of each of
-them is a pair."""
+them is a pair. Run by run, "if agents chose" is what the same policies pay (stochastic) if each agent takes the best of
+them, and "best speeds for groups" what the same groups would have if each representative held, all the time, the speed
+that is best for its own: what welfare is below that, policies lack, and what that is below "at most", the assignment."""
 
 COST = """One run is one training on one core, evaluations not counted. What is left is judged by what the same, or else the
 nearest, runs took per transition on the machine that made the results. Runs that two sweeps share count for both."""
@@ -122,7 +124,8 @@ class Report:
         if tests:
             section += ["Differences of paired seeds:", tests]
         self.sections[name] = section
-        self.details[name] = [self._picture(f"{name}_curves", curves, "Learning curves"), tables.details(sweep)]
+        runs = ["Run by run:", f"<!-- runs of {name} -->", tables.runs(sweep), f"<!-- end of runs of {name} -->"]
+        self.details[name] = [self._picture(f"{name}_curves", curves, "Learning curves"), tables.details(sweep), *runs]
 
     def _histograms(self, name: str, environments: Mapping[str, str], sources: list[Sweep]) -> None:
         found = {robot: last_assignments(sources, env) for robot, env in environments.items()}

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from benchmarks.figures.cost import Cost
+from benchmarks.figures.groups import largest_group, worth_of_groups
 from benchmarks.figures.plan import Sweep, Task
 from benchmarks.figures.statistics import Paired, holm, mean_and_error, paired
 
@@ -90,6 +91,29 @@ def details(sweep: Sweep) -> str:
                 lines.append(line)
     head = ["environment", "k", "n", "algorithm", "transitions per policy", "seeds"]
     return rows([*head, "stochastic", "share", "deterministic", "share"], lines)
+
+
+def runs(sweep: Sweep) -> str:
+    """
+    :param sweep: with results
+    :return: a row per environment, k and algorithm, with the runs one by one, at the last checkpoint that was reached
+    """
+    checkpoint = sweep.reached()
+    assert checkpoint is not None
+    lines = []
+    for task in sweep.plan.tasks:
+        for algorithm in sweep.plan.algorithms_of(task):
+            found = sweep.at(task, algorithm, checkpoint)
+            if not found:
+                continue
+            worth = [value for row in found.values() if (value := worth_of_groups(row)) is not None]
+            told = [[row.welfare[kind] for row in found.values()] for kind in KINDS]
+            told += [[row.greedy for row in found.values()], worth]
+            line = [*_size(sweep, task), algorithm, ", ".join(map(str, found))]
+            line += [", ".join(f"{value:.2f}" for value in values) or NONE for values in told]
+            lines.append([*line, ", ".join(str(largest_group(row)) for row in found.values())])
+    head = ["environment", "k", "n", "algorithm", "seeds"]
+    return rows([*head, *KINDS, "if agents chose", "best speeds for groups", "largest group"], lines)
 
 
 def comparisons(sweep: Sweep, tasks: Sequence[Task], checkpoint: int, kind: str) -> list[tuple[str, Paired, float | None]]:
