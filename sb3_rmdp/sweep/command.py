@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,34 +105,51 @@ def sweep(
     # Modules of the user's own are found where the command is called, as they are by "python -m"; Ray tells its workers
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    with bad_input():
-        plan, runs = read_plan(config, only, needs_ray=not dry_run)
-    path = out or plan.results
-    if dry_run:
-        from sb3_rmdp.sweep.results import read_results
+    with interruptible(console):
+        with bad_input():
+            plan, runs = read_plan(config, only, needs_ray=not dry_run)
+        path = out or plan.results
+        if dry_run:
+            from sb3_rmdp.sweep.results import read_results
+
+            with bad_input():
+                rows = read_results(path)
+                check_pending(runs, {row["run"] for row in rows})
+            describe(console, runs, rows, path, workers or cores())
+            return
+
+        from sb3_rmdp.sweep.results import Results
 
         with bad_input():
-            rows = read_results(path)
-            check_pending(runs, {row["run"] for row in rows})
-        describe(console, runs, rows, path, workers or cores())
-        return
+            results = Results(path)
+        with results:
+            with bad_input():
+                pending = check_pending(runs, results.done)
+            note_versions(console, results.rows)
+            note_models(console, plan, runs, results)
+            failed = train(console, plan, pending, results, address, workers, retries, traceback) if pending else []
+            done = sum(run.id in results.done for run in runs)
+        console.print(f"{done} of {len(runs)} runs are in {path}")
+        if failed:
+            console.print(f"{len(failed)} failed in every attempt; the same command tries them again:")
+            for run in failed:
+                console.print(f"  {run}")
+            raise SystemExit(1)
 
-    from sb3_rmdp.sweep.results import Results
 
-    with bad_input():
-        results = Results(path)
-    with results:
-        with bad_input():
-            pending = check_pending(runs, results.done)
-        note_versions(console, results.rows)
-        failed = train(console, plan, pending, results, address, workers, retries, traceback) if pending else []
-        done = sum(run.id in results.done for run in runs)
-    console.print(f"{done} of {len(runs)} runs are in {path}")
-    if failed:
-        console.print(f"{len(failed)} failed in every attempt; the same command tries them again:")
-        for run in failed:
-            console.print(f"  {run}")
-        raise SystemExit(1)
+@contextlib.contextmanager
+def interruptible(console: Console) -> Iterator[None]:
+    """
+    Ctrl-C ends with the exit status that it has everywhere else.
+
+    :param console: to say that it did
+    :raises SystemExit: after Ctrl-C
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("Stopped, before anything was trained.")
+        raise SystemExit(INTERRUPTED) from None
 
 
 def read_plan(config: Path, only: Mapping[str, Sequence[str]], needs_ray: bool) -> tuple[Sweep, Sequence[Run]]:
@@ -259,9 +277,18 @@ def keep(event: Finished, plan: Sweep, results: Results) -> None:
 
     model = event.outcome.model
     if model is not None:
-        folder = results.path.parent / f"{plan.name}-models"
-        save_whole(folder / f"{event.run.id}.zip", partial(_write, model))
+        save_whole(model_path(plan, event.run, results), partial(_write, model))
     results.append([{**row, "sweep": plan.name} for row in event.outcome.rows])
+
+
+def model_path(plan: Sweep, run: Run, results: Results) -> Path:
+    """
+    :param plan: the sweep
+    :param run: of it
+    :param results: where results go
+    :return: where its model is kept
+    """
+    return results.path.parent / f"{plan.name}-models" / f"{run.id}.zip"
 
 
 def _write(content: bytes, file: io.BufferedIOBase) -> None:
@@ -296,6 +323,23 @@ def note_versions(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
             others["; ".join(differences)] += 1
     for text, number in others.items():
         console.print(f"Note: {number} finished runs are of other versions: {text}")
+
+
+def note_models(console: Console, plan: Sweep, runs: Sequence[Run], results: Results) -> None:
+    """
+    Say so if models are to be kept, and were not when runs were trained that are not trained again.
+
+    :param console: to say it
+    :param plan: the sweep
+    :param runs: that are asked for
+    :param results: that there are
+    """
+    if plan.save_models:
+        lacking = [run for run in runs if run.id in results.done and not model_path(plan, run, results).exists()]
+        if lacking:
+            folder = model_path(plan, lacking[0], results).parent
+            text = f"Note: {len(lacking)} finished runs have no model in {folder}"
+            console.print(f"{text}: to have them, name another file by --out")
 
 
 def describe(console: Console, runs: Sequence[Run], rows: Sequence[Mapping[str, str]], path: Path, workers: int) -> None:

@@ -19,7 +19,7 @@ import yaml
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import ASSIGNMENTS, DEFAULT_ASSIGNMENT, assignment_class
 from sb3_rmdp.envs.registered import check_registered
-from sb3_rmdp.sweep.values import check_name, count, counts, mapping
+from sb3_rmdp.sweep.values import check_name, count, counts, mapping, read_yaml
 from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS, NOT_KEYS, default_config, training_kwargs
 
 #: Keys of a file, and what they are where they are left out; ``...`` must be there
@@ -54,6 +54,9 @@ PLANNED = "planned_transitions"
 
 #: What a sweep knows beside arguments of the model, with the least that may be written and what it is where it is left out
 SETTINGS = {ENVS_PER_POLICY: (1, 1), KEEP_BEST: (0, 0), MAX_EPISODE_STEPS: (0, 0), PLANNED: (0, 0)}
+
+#: What numpy takes
+LARGEST_SEED = 2**32 - 1
 
 #: Keys of tuned entries that a sweep sets itself
 REPLACED = ("k", "n_timesteps")
@@ -173,6 +176,8 @@ class Sweep:
             for value in sorted(chosen - known):
                 raise ValueError(f"no run has {name}={value}: choose among {', '.join(sorted(known))}")
             runs = tuple(run for run in runs if chosen & {str(value) for value in FILTERS[name](run)})
+        if not runs:
+            raise ValueError(f"no run has all of {', '.join(f'{name}={text}' for name in wanted for text in wanted[name])}")
         return runs
 
 
@@ -184,7 +189,7 @@ def read_sweep(path: Path) -> Sweep:
     :raises OSError: if it cannot be read
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path.read_text(encoding="utf-8"))
         return _sweep(path, config)
     except (ValueError, ImportError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
@@ -214,7 +219,7 @@ def _sweep(path: Path, config: Any) -> Sweep:
     checkpoints = _checkpoints(values["checkpoints"], count("transitions_per_policy", values["transitions_per_policy"]))
     episodes = count("n_eval_episodes", values["n_eval_episodes"])
     runs = []
-    for seed in counts("seeds", seeds, minimum=0) if isinstance(seeds, list) else range(count("seeds", seeds)):
+    for seed in counts("seeds", seeds, 0, LARGEST_SEED) if isinstance(seeds, list) else range(count("seeds", seeds)):
         for env_id, kwargs, label, tuned in _environments(values["environments"]):
             for (k, n), (index, (algorithm, own)) in itertools.product(points, enumerate(algorithms.items())):
                 if index and k in once:
@@ -238,16 +243,14 @@ def _sweep(path: Path, config: Any) -> Sweep:
 
 
 def _without_idle_settings(hyperparams: dict[str, Any], transitions: int) -> dict[str, Any]:
-    """Settings that change nothing are left out: told or not, it is the same run."""
+    """Settings are numbers, and left out where they change nothing: however that is written, it is the same run."""
     planned = _setting(PLANNED, PLANNED, hyperparams)
     if 0 < planned < transitions:
         raise ValueError(f"{PLANNED}: {planned} is less than transitions_per_policy, {transitions}: plan for as many at least")
-    idle = {KEEP_BEST: (0,), MAX_EPISODE_STEPS: (0,), PLANNED: (0, transitions)}
-    return {
-        name: value
-        for name, value in hyperparams.items()
-        if name not in idle or _setting(name, name, hyperparams) not in idle[name]
-    }
+    idle = {name: (default,) for name, (_, default) in SETTINGS.items()} | {PLANNED: (0, transitions)}
+    settings = {name: _setting(name, name, hyperparams) for name in SETTINGS if name in hyperparams}
+    arguments = {name: value for name, value in hyperparams.items() if name not in SETTINGS}
+    return {**arguments, **{name: value for name, value in settings.items() if value not in idle[name]}}
 
 
 def _environments(entries: Any) -> list[tuple[str, dict[str, Any], str, dict[str, Any]]]:
@@ -313,6 +316,8 @@ def _points(values: dict[str, Any]) -> list[tuple[int, int | None]]:
 def _algorithms(entries: Any) -> dict[str, dict[str, Any]]:
     """Arguments of the model by name of the algorithm."""
     if isinstance(entries, list) and entries and all(isinstance(entry, str) for entry in entries):
+        if len(set(entries)) < len(entries):
+            raise ValueError(f"algorithms: {entries} has a name twice")
         entries = dict.fromkeys(entries)
     if not isinstance(entries, dict) or not entries:
         raise ValueError(f"algorithms: {entries!r} is neither a list of assignments nor a mapping of names to arguments")

@@ -7,9 +7,11 @@ off is known to be incomplete, and goes when the file is opened the next time.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,9 @@ from types import TracebackType
 
 #: Layout of the file
 SCHEMA = "1"
+
+#: Characters of a cell at most, where Python's csv takes a hundred thousand: agents can be a million
+LONGEST_CELL = 2**31 - 1
 
 COLUMNS = (
     "schema",
@@ -59,7 +64,8 @@ class Results:
     """
     A file of results that is open for more, for one process at a time.
 
-    Once appended, a run survives whatever comes. The file is locked until it is closed or the process dies.
+    Once appended, a run survives whatever comes. The file is locked until it is closed or the process dies. If it is replaced
+    or removed meanwhile, as version control or an editor may do, what is at its path then is gone on with.
 
     :param path: the file; made, with its folder, if there is none
     :raises ValueError: if it is something else, of another version, or held by another sweep
@@ -68,12 +74,18 @@ class Results:
 
     def __init__(self, path: Path):
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
+        self._open()
+
+    def _open(self) -> None:
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"{self.path} is no file: name another by --out")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._made = not self.path.exists()
+        self._file = _locked(self.path)
         try:
-            _lock(self._file, path)
-            content = path.read_bytes()
-            self.rows, complete = _parse(path, content)
+            self._file.seek(0)
+            content = self._file.read()
+            self.rows, complete = _parse(self.path, content)
             if complete < len(content):
                 self._file.truncate(complete)
         except BaseException:
@@ -95,6 +107,12 @@ class Results:
         """
         texts = [{name: _cell(value) for name, value in row.items()} for row in rows]
         texts = [{**row, "schema": SCHEMA, "checkpoints": str(len(rows))} for row in texts]
+        if not _is_at(self._file, self.path):
+            self._file.close()
+            try:
+                self._open()
+            except ValueError as error:
+                raise OSError(f"the file of results was replaced: {error}") from error
         if self.done & {row["run"] for row in texts}:
             raise ValueError(f"{self.path} has the run {texts[0]['run']} already")
         end = os.fstat(self._file.fileno()).st_size
@@ -114,9 +132,12 @@ class Results:
         self.rows.extend(texts)
 
     def close(self) -> None:
-        """Release the file; one that nothing was written to goes."""
-        if os.fstat(self._file.fileno()).st_size == 0:
-            self.path.unlink(missing_ok=True)
+        """Release the file; one that was made here, and that nothing was written to, goes."""
+        if self._file.closed:
+            return
+        if self._made and os.fstat(self._file.fileno()).st_size == 0 and _is_at(self._file, self.path):
+            with contextlib.suppress(PermissionError):  # Windows keeps what is open
+                self.path.unlink()
         self._file.close()
 
     def __enter__(self) -> Results:
@@ -129,6 +150,28 @@ class Results:
 def _cell(value: object) -> str:
     """Numbers with all their digits, nothing for ``None``, and never more than one line: a line is a row."""
     return "" if value is None else " ".join(str(value).splitlines())
+
+
+def _locked(path: Path) -> io.FileIO:
+    """The file, open to read and to append, and locked."""
+    while True:
+        file = path.open("a+b", buffering=0)
+        try:
+            _lock(file, path)
+        except BaseException:
+            file.close()
+            raise
+        if _is_at(file, path):
+            return file
+        file.close()  # it was made by a sweep that wrote nothing, and has just gone
+
+
+def _is_at(file: io.FileIO, path: Path) -> bool:
+    """Whether a file that is open is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: io.FileIO, path: Path) -> None:
@@ -153,14 +196,11 @@ def _parse(path: Path, content: bytes) -> tuple[list[dict[str, str]], int]:
     """
     if f"{','.join(COLUMNS)}\n".encode().startswith(content):
         return [], len(content) if content.endswith(b"\n") else 0
-    try:
-        lines = content.decode().splitlines(keepends=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no file of results: name another by --out") from error
-    torn = not lines[-1].endswith("\n")
-    whole = lines[:-1] if torn else lines
-    cells = [next(csv.reader([line]), [""]) for line in whole]
-    _check_layout(path, cells or [lines])
+    # Of bytes: a line that is torn may end within a letter
+    lines = content.splitlines(keepends=True)
+    whole = lines if lines[-1].endswith(b"\n") else lines[:-1]
+    cells = _cells(path, whole)
+    _check_layout(path, cells)
     for number, line_cells in enumerate(cells, start=1):
         if len(line_cells) != len(COLUMNS):
             raise ValueError(f"{path}, line {number} has {len(line_cells)} cells for {len(COLUMNS)} columns: mend it")
@@ -177,7 +217,36 @@ def _parse(path: Path, content: bytes) -> tuple[list[dict[str, str]], int]:
                 f"{path}, line {number}: run {row['run']} has {found[row['run']]} rows in the place of {row['checkpoints']}: "
                 "remove all of them, or those that are there twice"
             )
-    return rows[:complete], sum(len(line.encode()) for line in lines[: complete + 1])
+        _check_values(path, number, row)
+    return rows[:complete], sum(map(len, lines[: complete + 1]))
+
+
+def _cells(path: Path, lines: Sequence[bytes]) -> list[list[str]]:
+    """Of each line; every line is a row."""
+    limit = csv.field_size_limit(LONGEST_CELL)
+    try:
+        return [next(csv.reader([line.decode()])) for line in lines]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no file of results, {error}: name another by --out") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _check_values(path: Path, number: int, row: Mapping[str, str]) -> None:
+    """That those can be read which are looked at before anything is trained."""
+    for names, read in ((("k", "transitions_per_policy"), int), (("seconds",), float), (("env_kwargs", "versions"), _mapping)):
+        for name in names:
+            try:
+                read(row[name])
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {name} is {row[name]!r}, which cannot be read: mend it") from error
+
+
+def _mapping(text: str) -> dict[str, object]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("no mapping")
+    return value
 
 
 def _lacks_rows(row: dict[str, str], found: Counter[str]) -> bool:
@@ -186,12 +255,14 @@ def _lacks_rows(row: dict[str, str], found: Counter[str]) -> bool:
 
 def _check_layout(path: Path, cells: Sequence[Sequence[str]]) -> None:
     """That the first line has the columns, and that the others are of this schema."""
-    if cells[0][:1] != ["schema"]:
+    if not cells or cells[0][:1] != ["schema"]:
         raise ValueError(f"{path} is no file of results, by its first line: name another by --out")
-    for number, (schema, *_) in enumerate(cells[1:], start=2):
-        if schema != SCHEMA:
+    for number, line in enumerate(cells[1:], start=2):
+        if not line:
+            raise ValueError(f"{path}, line {number} is empty: remove it")
+        if line[0] != SCHEMA:
             raise ValueError(
-                f"{path}, line {number}: the results are of schema {schema!r}, this version writes {SCHEMA!r}: name another "
+                f"{path}, line {number}: the results are of schema {line[0]!r}, this version writes {SCHEMA!r}: name another "
                 "file by --out"
             )
     if tuple(cells[0]) != COLUMNS:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -221,7 +222,21 @@ def train_on_one_thread(run: Run, with_model: bool, tell: Tell | None) -> Outcom
 
     # Workers are one per core, and only on one thread are results reproducible bit for bit
     torch.set_num_threads(1)
-    return train_and_evaluate(run, with_model, tell)
+    try:
+        return train_and_evaluate(run, with_model, tell)
+    except Exception as error:
+        if _can_travel(error):
+            raise
+        # Ray would say that the process died, and not why
+        raise RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
+
+
+def _can_travel(error: Exception) -> bool:
+    """Whether it is the same in another process: not if its arguments are not those of its constructor, or hold a lock."""
+    try:
+        return str(pickle.loads(pickle.dumps(error))) == str(error)
+    except Exception:
+        return False
 
 
 def _reason(error: Exception) -> tuple[str, str]:

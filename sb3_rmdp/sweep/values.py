@@ -7,6 +7,31 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import yaml
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of plain data, in which a key that is there twice is an error: the first one would be gone without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """
+    :param text: a document
+    :return: what it holds
+    :raises yaml.YAMLError: if it is none, or a mapping has a key twice
+    """
+    return yaml.load(text, _Loader)
+
 
 def mapping(where: str, value: Any) -> dict[str, Any]:
     """A mapping of names that can be written as JSON, as results are."""
@@ -36,33 +61,36 @@ def check_name(name: Any, known: Iterable[str], what: str) -> None:
         )
 
 
-def count(where: str, value: Any, minimum: int = 1) -> int:
+def count(where: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     """
     :param where: key, for the message
     :param value: an integer, also written as ``1e6``, which yaml takes for a string
     :param minimum: least value
+    :param maximum: largest value, if there is one
     :raises ValueError: if it is none
     """
     try:
         number = None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = None
-    if number is None or not number.is_integer() or number < minimum:
-        raise ValueError(f"{where}: {value!r} is no whole number of at least {minimum}")
+    if number is None or not number.is_integer() or number < minimum or (maximum is not None and number > maximum):
+        most = "" if maximum is None else f" and at most {maximum}"
+        raise ValueError(f"{where}: {value!r} is no whole number of at least {minimum}{most}")
     return int(number)
 
 
-def counts(where: str, values: Any, minimum: int = 1, empty: bool = False) -> list[int]:
+def counts(where: str, values: Any, minimum: int = 1, maximum: int | None = None, empty: bool = False) -> list[int]:
     """
     :param where: key, for the message
     :param values: a list of integers
     :param minimum: least value
+    :param maximum: largest value, if there is one
     :param empty: whether the list may be empty
     :raises ValueError: if it is none, or one is there twice
     """
     if not isinstance(values, list) or not (values or empty):
         raise ValueError(f"{where}: {values!r} is no list of whole numbers")
-    numbers = [count(where, value, minimum) for value in values]
+    numbers = [count(where, value, minimum, maximum) for value in values]
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"{where}: {numbers} has a number twice")
     return numbers

@@ -15,12 +15,20 @@ from gymnasium import spaces
 FOREVER = 120.0
 
 
+class OddError(Exception):
+    """Has more arguments than it is made with when it is unpickled."""
+
+    def __init__(self, which: str, what: str):
+        super().__init__(f"the {which} {what} is odd")
+
+
 class Eventful(gym.Env):
     """
     Agents who like different actions, and something that happens at the tenth step of the first episode.
 
     :param event: "nothing"; "wait" until there is a file ``go`` in the folder, having written the id of the process into one
-        named ``waiting``; "raise" an error; "raise once", if no file ``raised`` is in the folder yet
+        named ``waiting``; "raise" an error; "raise once", if no file ``raised`` is in the folder yet; "raise oddly" one that
+        cannot be sent to another process
     :param folder: for files
     :param n_agents: number of agents
     """
@@ -48,6 +56,8 @@ class Eventful(gym.Env):
         if self.event == "raise" or (self.event == "raise once" and not (self.folder / "raised").exists()):
             (self.folder / "raised").touch()
             raise RuntimeError("the tenth step\nis one too many")
+        if self.event == "raise oddly":
+            raise OddError("tenth", "step")
         if self.event == "wait":
             end = time.monotonic() + FOREVER
             while not (self.folder / "go").exists() and time.monotonic() < end:

@@ -51,6 +51,17 @@ def test_bad_input(keys: dict[str, Any], options: list[str], texts: list[str], t
     assert list(tmp_path.iterdir()) == [config]
 
 
+def test_ctrl_c_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    config = write_config(tmp_path, "nothing")
+    monkeypatch.setattr("sb3_rmdp.sweep.running.check_runs", interrupted)
+    result = invoke(config)
+    assert (result.exit_code, result.stdout) == (130, "Stopped, before anything was trained.\n")
+    assert list(tmp_path.iterdir()) == [config]
+
+
 def test_a_port_where_something_else_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scheduling.PATIENCE, "cluster", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -178,6 +178,9 @@ def test_runs_by_what_they_are(tmp_path: Path) -> None:
     assert plan.only({}) == plan.runs
     with pytest.raises(ValueError, match=r"no run has k=4: choose among 1, 2, 3$"):
         plan.only({"k": ["4"]})
+    once = sweep(tmp_path, environments=[GRID], k=[1, 2], algorithms=["em", "random"], once=[1])
+    with pytest.raises(ValueError, match=r"no run has all of k=1, algorithm=random$"):
+        once.only({"k": ["1"], "algorithm": ["random"]})
 
 
 def test_names_may_have_commas(tmp_path: Path) -> None:
@@ -194,9 +197,44 @@ def test_names_may_have_commas(tmp_path: Path) -> None:
         names("em, seldom")
 
 
+def test_modules_that_are_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_module.py").write_text("def (:")
+    monkeypatch.syspath_prepend(tmp_path)
+    for keys in (dict(environments=["broken_module:Own-v0"]), dict(algorithms={"own": {"assignment": "broken_module:Own"}})):
+        with pytest.raises(ValueError, match=r"own.yml: .*broken_module.* SyntaxError: "):
+            sweep(tmp_path, **keys)
+
+
+def test_settings_are_the_same_however_they_are_written(tmp_path: Path) -> None:
+    def run(**hyperparams: Any) -> Run:
+        return sweep(tmp_path, environments=[GRID], k=[3], hyperparams=hyperparams).runs[0]
+
+    least = dict(envs_per_policy=1, keep_best=0, max_episode_steps=0, planned_transitions=0)
+    assert run(**least).id == run().id
+    some = dict(envs_per_policy=2, keep_best=20, max_episode_steps=10, planned_transitions=20_000)
+    assert run(**some).id == run(**{name: f"{value:.1e}" for name, value in some.items()}).id != run().id
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("k: [2]\nseeds: 3\nk: [3]", "'k' is there twice"),
+        ("algorithms: {em: {gamma: 0.9}, random: , em: {gamma: 0.5}}", "'em' is there twice"),
+    ],
+)
+def test_nothing_is_there_twice(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "own.yml").write_text(text)
+    with pytest.raises(ValueError, match=f"own.yml: {said}.* line ") as error:
+        read_sweep(tmp_path / "own.yml")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
+        (dict(algorithms=["em", "random", "em"]), "algorithms: ['em', 'random', 'em'] has a name twice"),
+        (dict(seeds=[0, 2**32]), "seeds: 4294967296 is no whole number of at least 0 and at most 4294967295"),
+        (dict(transitions_per_policy=10**400), "000 is no whole number of at least 1"),
         (dict(enviroments=[GRID]), "'enviroments' is no key of a sweep: did you mean 'environments'?"),
         (dict(environments=["rmdp/ResourceGatherin-v0"]), f"not registered: did you mean {GRID}"),
         (dict(environments=["no_such_module:Own-v0"]), "no_such_module"),

@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("yaml")
 
+from sb3_rmdp.sweep import results as results_module
 from sb3_rmdp.sweep.config import Run
 from sb3_rmdp.sweep.estimate import duration, estimated_seconds
 from sb3_rmdp.sweep.results import COLUMNS, SCHEMA, Results, read_results
@@ -22,7 +23,8 @@ from sb3_rmdp.sweep.results import COLUMNS, SCHEMA, Results, read_results
 
 def rows_of(run: str, n: int = 2, **cells: object) -> list[dict[str, object]]:
     """Rows of a run as they are appended."""
-    return [{**dict.fromkeys(COLUMNS, 1), "run": run, "transitions_per_policy": 10 * (i + 1), **cells} for i in range(n)]
+    usual = {**dict.fromkeys(COLUMNS, 1), "run": run, "env_kwargs": "{}", "versions": "{}"}
+    return [{**usual, "transitions_per_policy": 10 * (i + 1), **cells} for i in range(n)]
 
 
 @pytest.fixture
@@ -70,17 +72,23 @@ def test_more_is_appended_to_what_is_there(path: Path) -> None:
     assert runs_in(path) == ["a", "a", "b", "b", "b", "c"]
 
 
-def test_a_run_that_was_cut_off_does_not_count_and_goes(path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["em", "\N{GREEK SMALL LETTER EPSILON}-\N{SNOWMAN}"])
+def test_a_run_that_was_cut_off_does_not_count_and_goes(tmp_path: Path, algorithm: str) -> None:
+    path = tmp_path / "results.csv"
+    with Results(path) as results:
+        results.append(rows_of("a"))
+        results.append(rows_of("b", n=3, algorithm=algorithm))
     whole = path.read_bytes()
     with_a = whole[: whole.index(b",1,b,") - 1]  # up to the first row of b
     assert with_a.endswith(b"\n") and with_a.count(b"\n") == 3
     ends = [at + end for at, byte in enumerate(whole[:-1]) if byte == ord("\n") for end in (0, 1)]
-    for length in sorted({*range(len(with_a), len(whole), 7), *(end for end in ends if end >= len(with_a))}):
+    within_letters = [at + 1 for at, byte in enumerate(whole) if byte >= 0x80]
+    for length in sorted({*range(len(with_a), len(whole), 7), *within_letters, *(end for end in ends if end >= len(with_a))}):
         path.write_bytes(whole[:length])
         assert runs_in(path) == ["a", "a"]
         with Results(path) as results:
             assert results.done == {"a"}
-            results.append(rows_of("b", n=3))
+            results.append(rows_of("b", n=3, algorithm=algorithm))
         assert path.read_bytes() == whole
     for length in (*range(0, whole.index(b"\n"), 50), *ends[:2]):
         path.write_bytes(whole[:length])
@@ -94,6 +102,68 @@ def test_a_file_without_results_does_not_stay(tmp_path: Path) -> None:
     with Results(tmp_path / "results.csv"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_what_the_sweep_has_not_made_stays(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "results.csv"
+    if content is None:
+        os.mkfifo(path)
+        with pytest.raises(ValueError, match=r"results.csv is no file: name another by --out"):
+            Results(path)
+    else:
+        path.write_bytes(content)
+        with Results(path):
+            pass
+    assert path.exists()
+
+
+def test_a_file_that_is_replaced_meanwhile_is_gone_on_with(path: Path) -> None:
+    """As version control, or an editor that saves, does it: what is open then is nowhere any more."""
+    with Results(path) as results:
+        results.append(rows_of("c"))
+        copy = path.with_name("copy.csv")
+        copy.write_bytes(path.read_bytes())
+        os.replace(copy, path)
+        results.append(rows_of("d"))
+        assert runs_in(path)[-4:] == ["c", "c", "d", "d"] and results.done == {"a", "b", "c", "d"}
+        with pytest.raises(ValueError, match="another sweep"):
+            Results(path)
+        path.unlink()
+        results.append(rows_of("e"))
+        assert runs_in(path) == ["e", "e"] and results.done == {"e"}
+        path.unlink()
+        path.write_text("Dear diary,")
+        with pytest.raises(OSError, match=r"was replaced: .*results.csv is no file of results"):
+            results.append(rows_of("f"))
+    assert path.read_text() == "Dear diary,"
+
+
+def test_a_file_that_goes_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that ends without results removes its file, while the next one is about to lock it."""
+    path = tmp_path / "results.csv"
+    lock, gone = results_module._lock, []
+
+    def slow(file: io.FileIO, path: Path) -> None:
+        if not gone:
+            gone.append(path)
+            path.unlink()
+        lock(file, path)
+
+    monkeypatch.setattr(results_module, "_lock", slow)
+    with Results(path) as results:
+        results.append(rows_of("a"))
+    assert gone and runs_in(path) == ["a", "a"]
+
+
+def test_cells_may_be_long(tmp_path: Path) -> None:
+    """As who serves whom is, with very many agents."""
+    path = tmp_path / "results.csv"
+    limit = csv.field_size_limit()
+    representatives = " ".join(["0"] * 100_000)
+    with Results(path) as results:
+        results.append(rows_of("a", n=1, representatives=representatives))
+    assert read_results(path)[0]["representatives"] == representatives and csv.field_size_limit() == limit
 
 
 def test_a_full_disk_leaves_what_was_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +232,10 @@ def damaged(text: str, what: str) -> str:
         "foreign": "name,value\na,1\n",
         "prose": "Dear diary,",
         "cells": "".join([header, "1,2\n", *lines]),
+        "blank": text + "\n",
+        "k": text.replace(",b,1,{},1,", ",b,1,{},2.0,"),
+        "seconds": text.replace("1,{}\n", '"1,5",{}\n'),
+        "versions": text.replace("{}\n", "[]\n"),
         "twice": "".join([header, *lines, *lines[:2]]),
         "removed": "".join([header, *lines[1:]]),
     }[what]
@@ -176,6 +250,10 @@ def damaged(text: str, what: str) -> str:
         ("foreign", "is no file of results"),
         ("prose", "is no file of results"),
         ("cells", "line 2 has 2 cells for 23 columns"),
+        ("blank", "line 7 is empty: remove it"),
+        ("k", "line 4: k is '2.0', which cannot be read: mend it"),
+        ("seconds", "line 2: seconds is '1,5', which cannot be read: mend it"),
+        ("versions", "line 2: versions is '[]', which cannot be read: mend it"),
         ("twice", "line 2: run a has 4 rows in the place of 2: remove"),
         ("removed", "line 2: run a has 1 rows in the place of 2: remove"),
     ],

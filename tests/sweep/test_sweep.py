@@ -174,6 +174,12 @@ def test_a_killed_sweep_resumes_and_runs_that_die_are_tried_again(
     assert listed[4] == f"4 runs, 3 of them done, in {results}" and "of one core" in listed[5]
     assert read_results(results) == rows
 
+    # Models that are not there are not made any more
+    (tmp_path / "own-models" / f"{rows[0]['run']}.zip").unlink()
+    done = invoke(config, "--only", "env=nothing,wait,raise once")
+    note = f"Note: 1 finished runs have no model in {tmp_path / 'own-models'}: to have them, name another file by --out"
+    assert (done.exit_code, done.stdout) == (0, f"{note}\n3 of 3 runs are in {results}\n")
+
 
 @pytest.mark.parametrize("by", ["Ctrl-C", "SIGTERM"])
 def test_ctrl_c_keeps_what_is_finished(by: str, tmp_path: Path, start: Any) -> None:
@@ -231,6 +237,12 @@ def test_how_far_runs_are_that_are_underway(tmp_path: Path, ray: Any) -> None:
     # What an attempt had done that died is done no more
     assert [share for share, _ in groupby(seen)][:4] == [0.0, 0.125, 0.0, 0.125]
     assert seen[-1] == 0.0
+
+
+def test_an_error_that_cannot_travel_is_told(tmp_path: Path, ray: Any) -> None:
+    (died,) = scheduling.execute(read_sweep(write_config(tmp_path, "raise oddly")).runs, 1, 0)
+    assert isinstance(died, scheduling.Died) and died.reason == "RuntimeError: OddError: the tenth step is odd"
+    assert "probes.py" in died.traceback
 
 
 def test_notes_outlive_their_process(ray: Any) -> None:

@@ -57,8 +57,8 @@ def assignment_class(method: str | type[Assignment]) -> type[Assignment]:
         module, _, name = method.partition(":")
         try:
             known = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"assignment={method!r} cannot be imported: {error}") from error
+        except Exception as error:  # modules of others may raise anything
+            raise ValueError(f"assignment={method!r} cannot be imported: {type(error).__name__}: {error}") from error
     elif isinstance(method, str) and method in ASSIGNMENTS:
         return ASSIGNMENTS[method]
     if isinstance(known, type) and issubclass(known, Assignment):
