@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from benchmarks.performance.floor import Product, products, products_of
 from benchmarks.performance.profile import PARTS, Stopwatch, shares
 from benchmarks.performance.report import markdown
 from benchmarks.performance.rows import ROWS, Case, Row, curves, exponent
+from benchmarks.slippery import SlipperyGatheringEnv
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import EpisodeAssignment
 from tests.common.told import QUICK, WALKS, aims, near, tell, trajectory, with_a_stray
@@ -253,6 +255,30 @@ def test_ablations_leave_out_what_they_say() -> None:
         assert stretches._best_moment == pytest.approx(0.5 if lasted else 0.0, rel=1e-6)
     assert lessons_of(near(2, 0.0, countable=False)) == []
     assert lessons_of(near(2, 0.0, countable=False, cls=ablations.ByHeart)) == [(0, 2.0, False)]
+
+
+def test_slippery_gathering() -> None:
+    def paid(seed: int, moves: list[int], **kwargs: Any) -> tuple[list[Any], np.ndarray]:
+        env = SlipperyGatheringEnv(**kwargs)
+        env.reset(seed=seed)
+        for move in moves:
+            _, reward, terminated, _, info = env.step(move)
+            if terminated:
+                break
+        assert reward == pytest.approx(info["reward_vector"].mean())
+        return env.path, info["reward_vector"]
+
+    tour = [0, 2, 1, 3]
+    path, due = paid(0, tour)
+    assert path == [(4, 2), (3, 2), (3, 1), (4, 1), (4, 2)] and sorted(set(due.tolist())) == [0.0, 96.0]
+    # Twice or nothing, to each on its own, and as much in the mean
+    lucky = np.array([paid(seed, tour, luck=True)[1] for seed in range(400)])
+    assert set(lucky[:, due > 0].flat) == {0.0, 192.0} and not lucky[:, due == 0].any()
+    np.testing.assert_allclose(lucky.mean(axis=0), due, atol=4 * 96 / 20)
+    assert len(np.unique(lucky, axis=0)) == 2**4
+    # One step in four that slips goes where it should
+    straight = np.mean([paid(seed, tour[:1], slip=0.4)[0][-1] == (3, 2) for seed in range(400)])
+    assert straight == pytest.approx(0.7, abs=4 * np.sqrt(0.7 * 0.3 / 400))
 
 
 def test_fairness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

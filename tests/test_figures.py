@@ -73,7 +73,7 @@ def row(**given: Any) -> dict[str, Any]:
     """A row of results, with whatever differs from a usual one."""
     usual = dict(schema="1", sweep="figure2", env=GRID, env_kwargs="{}", k=3, n_agents=25, algorithm="em", model="{}", seed=0)
     usual |= dict(transitions_per_policy=2000, checkpoints=1, stochastic=80.0, deterministic=81.0, stochastic_greedy=82.0)
-    usual |= dict(bound=89.28, seconds=60.0)
+    usual |= dict(bound=89.28, seconds=60.0, versions="{}")
     usual |= dict(representatives=" ".join(["0", "1", "2", "0", "1"] * 5)) | given
     facts = usual["k"], usual["algorithm"], usual["seed"]
     return {"run": IDS.get(facts, f"other-{facts}"), **usual}
@@ -306,7 +306,7 @@ def test_sweeps_may_share_results(folder: Path, capsys: pytest.CaptureFixture[st
         ([row(schema="99")], COLUMNS, "figure2.csv, line 2: .*schema '99'"),
         ([row(), row()], COLUMNS, "figure2.csv has run .* at 2000 transitions twice"),
         ([row(stochastic="good")], COLUMNS, "figure2.csv, run .*: could not convert string to float: 'good'"),
-        ([row(env_kwargs="{")], COLUMNS, "figure2.csv, run .*: Expecting"),
+        ([row(env_kwargs="{")], COLUMNS, "figure2.csv, line 2: env_kwargs is .*, which cannot be read: mend it"),
         ([row()], COLUMNS[:-2], "figure2.csv has other columns"),
     ],
 )

@@ -32,6 +32,7 @@ HEADINGS = {
     "ablations_ways": "Ablations: the search for a tour",
     "ablations_hyperparams": "Ablations: settings of HalfCheetah",
     "ablations_lasting": "Ablations: promises, Hopper",
+    "ablations_noise": "Ablations: chance, Resource Gathering",
     "ablations_promises": "Ablations: promises, HalfCheetah",
     "ablations_robot": "Ablations: HalfCheetah",
     "ablations_shares": "Ablations: promises, three robots that fall",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_rmdp.common.trajectories import Trajectory, joined
+from sb3_rmdp.common.trajectories import MEMORY, Trajectory, joined
 
 
 class Episode:
@@ -29,15 +29,18 @@ class Episode:
         self.key = trajectory.actions.tobytes()
         self.n_samples = 1
 
-    def add_sample(self, other: Episode) -> None:
+    def add_sample(self, other: Episode) -> bool:
         """
         Returns become the mean over all episodes in which the same was done.
 
         :param other: one more of them
+        :return: whether it paid the same, but for rounding
         """
+        same = np.allclose(other.returns, self.returns)
         self.n_samples += 1
         self.returns = self.returns + (other.returns - self.returns) / self.n_samples
         self.utilities = self.utilities + (other.utilities - self.utilities) / self.n_samples
+        return same
 
     def state(self) -> dict[str, Any]:
         """All of it as tensors."""
@@ -70,9 +73,12 @@ class Archive:
     :param nbytes: memory that their observations and actions take at most; one episode is kept in any case
     """
 
-    def __init__(self, size: int, nbytes: int = 2**26):
+    def __init__(self, size: int, nbytes: int = MEMORY):
         self.size, self.nbytes = size, nbytes
         self.episodes: list[Episode] = []
+        #: Whether the same was ever done again, and led elsewhere or paid something else
+        self.varies = False
+        self._latest: Trajectory | None = None
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -83,16 +89,23 @@ class Archive:
         memory = sum(episode.trajectory.nbytes for episode in self.episodes)
         return len(self.episodes) > self.size or memory > self.nbytes
 
-    def add(self, episodes: Sequence[Episode]) -> None:
+    def add(self, episodes: Sequence[Episode], aims: Sequence[Episode] = ()) -> None:
         """
         :param episodes: new ones
+        :param aims: some that may be here no more, but are to know what it pays to do the same again
         """
         known = {episode.key: episode for episode in self.episodes}
+        elsewhere = [aim for aim in aims if known.get(aim.key) is not aim]
         for episode in episodes:
+            self.varies |= self._latest is not None and not self._latest.agrees_with(episode.trajectory)
+            self._latest = episode.trajectory
+            same = [aim for aim in elsewhere if aim.key == episode.key]
             if episode.key in known:
-                known[episode.key].add_sample(episode)
+                same.append(known[episode.key])
             else:
                 known[episode.key] = episode
+            for other in same:
+                self.varies |= not other.add_sample(episode)
         candidates = list(known.values())
         if candidates:
             # Of equal ones the newest is kept: what has been tried for long is not all that is as good

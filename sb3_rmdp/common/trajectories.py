@@ -10,6 +10,9 @@ import numpy as np
 Observations: TypeAlias = np.ndarray | dict[str, np.ndarray]
 
 
+#: Memory for observations and actions of episodes: of all that are remembered, and of one that has not ended
+MEMORY = 2**26
+
 #: Rewards of an episode that are kept of a rollout in which it does not end: there are as many numbers as agents in each
 KEPT_ROWS = 64
 
@@ -31,16 +34,31 @@ class Trajectory(NamedTuple):
     truncated: bool = False
 
     @property
+    def arrays(self) -> list[np.ndarray]:
+        """Observations, (steps, ...) each, by their names if they have some."""
+        seen = self.observations
+        return [seen[name] for name in sorted(seen)] if isinstance(seen, dict) else [seen]
+
+    @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        arrays = self.observations.values() if isinstance(self.observations, dict) else [self.observations]
-        return self.actions.nbytes + self.reward_vectors.nbytes + sum(array.nbytes for array in arrays)
+        return self.actions.nbytes + self.reward_vectors.nbytes + sum(array.nbytes for array in self.arrays)
 
     def observation_keys(self) -> list[bytes]:
         """For every step, what is the same wherever the same was observed."""
-        seen = self.observations
-        arrays = [seen[name] for name in sorted(seen)] if isinstance(seen, dict) else [seen]
-        return [b"".join(array[step].tobytes() for array in arrays) for step in range(len(self.actions))]
+        return [b"".join(array[step].tobytes() for array in self.arrays) for step in range(len(self.actions))]
+
+    def agrees_with(self, other: Trajectory) -> bool:
+        """
+        :param other: of the same environment
+        :return: whether the same was seen, but for rounding, as long as the same was done: not so, where chance has a part
+        """
+        n_steps = min(len(self.actions), len(other.actions))
+        differs = np.flatnonzero((self.actions[:n_steps] != other.actions[:n_steps]).any(axis=1))
+        if not len(differs) and len(self.actions) != len(other.actions):
+            return False  # one of them went on
+        seen = differs[0] + 1 if len(differs) else n_steps
+        return all(np.allclose(own[:seen], others[:seen]) for own, others in zip(self.arrays, other.arrays, strict=True))
 
     def steps(self, which: Sequence[int]) -> Trajectory:
         """
@@ -73,10 +91,13 @@ class TrajectoryRecorder:
     Cuts rollouts into episodes; what is left of a rollout waits for the next one.
 
     :param n_envs: number of environments
+    :param nbytes: memory that an episode may take in each of them. Of a longer one nothing is kept: it may never end
     """
 
-    def __init__(self, n_envs: int):
-        self._begun: list[list[Trajectory]] = [[] for _ in range(n_envs)]
+    def __init__(self, n_envs: int, nbytes: int = MEMORY):
+        #: Pieces of the episode that has begun; ``None`` if it is too long
+        self._begun: list[list[Trajectory] | None] = [[] for _ in range(n_envs)]
+        self._nbytes = nbytes
 
     def cut(
         self,
@@ -86,7 +107,7 @@ class TrajectoryRecorder:
         episode_starts: np.ndarray,
         dones: np.ndarray,
         timeouts: Collection[tuple[int, int]] = (),
-    ) -> list[Trajectory]:
+    ) -> list[Trajectory | None]:
         """
         :param observations: of a rollout, (n_steps, n_envs, *observation shape), or a dict of such arrays
         :param actions: (n_steps, n_envs, actions)
@@ -94,15 +115,17 @@ class TrajectoryRecorder:
         :param episode_starts: True where an observation begins an episode, (n_steps, n_envs)
         :param dones: True where the last step ended an episode, (n_envs,)
         :param timeouts: step and environment of the episodes that a time limit ended
-        :return: the episodes that ended in the rollout, in the order in which they did: by step, then by environment
+        :return: the episodes that ended in the rollout, in the order in which they did: by step, then by environment; ``None``
+            for one that was too long
         """
         # An episode ends where the next observation begins another
         ends = np.concatenate([np.asarray(episode_starts[1:], dtype=bool), np.asarray(dones, dtype=bool)[None]])
         begins = [0] * len(self._begun)
-        episodes = []
+        episodes: list[Trajectory | None] = []
         for step, env in np.argwhere(ends).tolist():
             self._take(observations, actions, reward_vectors, slice(begins[env], step + 1), env, 1)
-            episodes.append(joined(self._begun[env])._replace(truncated=(step, env) in timeouts))
+            pieces = self._begun[env]
+            episodes.append(None if pieces is None else joined(pieces)._replace(truncated=(step, env) in timeouts))
             self._begun[env] = []
             begins[env] = step + 1
         for env, begin in enumerate(begins):
@@ -120,13 +143,18 @@ class TrajectoryRecorder:
         env: int,
         stride: int,
     ) -> None:
+        pieces = self._begun[env]
+        if pieces is None:
+            return
         # Copies: buffers are written again
         own = (
             {key: array[steps, env].copy() for key, array in observations.items()}
             if isinstance(observations, dict)
             else observations[steps, env].copy()
         )
-        self._begun[env].append(Trajectory(own, actions[steps, env].copy(), reward_vectors[steps, env][::stride].copy()))
+        pieces.append(Trajectory(own, actions[steps, env].copy(), reward_vectors[steps, env][::stride].copy()))
+        if sum(piece.nbytes for piece in pieces) > self._nbytes:
+            self._begun[env] = None
 
 
 def joined(pieces: list[Trajectory]) -> Trajectory:

@@ -55,6 +55,26 @@ def test_what_is_done_again_is_worth_the_mean() -> None:
     assert utilities(archive) == [[2.0, 2.0]]
 
 
+def test_chance_is_noticed() -> None:
+    """In what an episode pays, or in what is seen in it; rounding is none."""
+
+    def varies(*episodes: Episode) -> bool:
+        archive = Archive(size=10)
+        for one in episodes:
+            archive.add([one])
+        return archive.varies
+
+    others = episode([1.0, 2.0], actions=1)
+    elsewhere = np.full((3, 2), 0.5)
+    assert not varies(episode([3.0, 1.0]), others, episode([3.0, 1.0 + 1e-9]))
+    assert varies(episode([3.0, 1.0]), others, episode([3.0, 1.1]))
+    assert varies(others, episode([3.0, 1.0], observations=elsewhere))
+    # An aim that is in the archive no more is told as well
+    archive, aim = Archive(size=10), episode([3.0, 1.0])
+    archive.add([episode([2.0, 1.0])], [aim])
+    assert archive.varies and aim.returns.tolist() == [2.5, 1.0] and utilities(archive) == [[2.0, 1.0]]
+
+
 def test_the_mean_is_that_of_many_samples() -> None:
     samples = np.random.default_rng(0).normal(size=(50, 3))
     archive = Archive(size=1)

@@ -127,6 +127,18 @@ def test_a_full_archive_keeps_what_is_best_for_somebody() -> None:
     assert kept == [[9, 8, 0, 0], [8, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 1]]
 
 
+def test_memory_is_bounded_before_the_first_reassignment() -> None:
+    """Which may be never, if a representative does not finish an episode."""
+    rng = np.random.default_rng(0)
+    for warm_start, who in ((100, 2), (1, 1)):
+        assignment = EpisodeAssignment(6, 2, warm_start=warm_start, archive_size=4)
+        for rollout in range(20):
+            told = [(j, rng.normal(size=6), float(10 * rollout + 5 * j + i)) for j in range(who) for i in range(5)]
+            tell(assignment, told, progress=rollout / 20)
+            assert len(assignment.archive) <= 4
+        assert assignment.representatives.tolist() == [0, 1] * 3
+
+
 def test_a_move_has_to_be_worth_the_wait() -> None:
     for move_cost, expected in ((0.0, 2.0), (0.2, 2.0), (0.3, None), (1.0, None)):
         assignment = EpisodeAssignment(4, 2, mixing=1.0, warm_start=1, move_cost=move_cost)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_rmdp.common.assignment import EpisodeAssignment
-from tests.common.told import QUICK, WALKS, Told, aims, lessons, obey, play, tell, trajectory, with_a_stray
+from tests.common.told import QUICK, WALKS, Told, aims, lessons, obey, tell, trajectory, with_a_stray
 
 
 def test_a_promise_attracts_to_agents_whom_nobody_serves() -> None:
@@ -154,14 +154,87 @@ def test_a_lottery_is_left_for_what_is_safe(seed: int) -> None:
     assert served.tolist() == [2.0] * 4
 
 
-def test_what_is_done_again_with_less_luck_is_known_for_what_it_is() -> None:
-    """With countable actions the mean tells, and who aims at it is told of it as well."""
+@pytest.mark.parametrize(
+    ("known_by", "aimed_at"),
+    [
+        # (6 + n) / (1 + n) for two agents is less than 2 for three from n = 2 on
+        ("the archive", [1.0, 0.0, 0.0, 0.0]),
+        # Of the equal one nobody knows better yet
+        ("an aim beside an equal episode", [2.0, 2.0, 2.0, 2.0]),
+        # Which has no archive: there is nothing else to aim at
+        ("an aim from a file", [1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_what_is_done_again_with_less_luck_is_known_for_what_it_is(known_by: str, aimed_at: list[float]) -> None:
+    """With countable actions the mean tells, whoever remembers the episode."""
     assignment = EpisodeAssignment(3, 1, exploration=0.0, **QUICK)
-    pays = {0.0: [2.0, 2.0, 2.0], 1.0: [1.0, 1.0, 0.0]}
-    tell(assignment, [(0, [6.0, 6.0, 0.0], 1.0), (0, [2.0, 2.0, 2.0], 0.0)])
-    doing, done = [0.0], []
-    for _ in range(15):
-        play(assignment, doing, lambda action: pays[action], 1, progress=1.0)
-        done.append(doing[0])
-    # (6 + n) / (1 + n) for two agents is less than 2 for three from n = 2 on, but for what a swap may gain by rounding
-    assert done[:2] == [1.0, 1.0] and done[4:] == [0.0] * 11
+    safe: Told = (0, [2.0, 2.0, 2.0], 0.0)
+    tell(assignment, [(0, [6.0, 6.0, 0.0], 1.0), safe])
+    tell(assignment, [safe])
+    if known_by == "an aim beside an equal episode":
+        tell(assignment, [safe, (0, [6.0, 6.0, 0.0], 2.0)])
+    elif known_by == "an aim from a file":
+        state, assignment = assignment.state_dict(), EpisodeAssignment(3, 1, exploration=0.0, **QUICK)
+        assignment.load_state_dict(state)
+    first = assignment.aims[0]
+    assert first is not None and ((first in assignment.archive.episodes) is (known_by == "the archive"))
+    aimed = []
+    for n in range(1, 5):
+        tell(assignment, [(0, [1.0, 1.0, 0.0], 1.0)])
+        aimed += aims(assignment)
+        if assignment.aims[0] is first:
+            assert first.utilities.tolist() == pytest.approx([(6 + n) / (1 + n)] * 2 + [0.0])
+        # It cannot be repeated, and nobody tries to any more
+        assert lessons(assignment) == []
+    assert aimed == aimed_at and first.n_samples > 1
+
+
+def test_luck_is_not_counted_on_where_the_same_is_paid_differently() -> None:
+    """Agent 2 had luck with representative 0 once; with countable actions it would wait for more until the end."""
+    served = {}
+    for varies in (False, True):
+        assignment = EpisodeAssignment(3, 2, exploration=0.0, **QUICK)
+        own: list[Told] = [(0, [5, 0, 0], 0.0), (1, [0, 5, 1], 1.0)]
+        tell(assignment, [*own, (0, [5, 0, 3], 2.0)])
+        tell(assignment, own)
+        assert aims(assignment) == [2.0, None] and assignment.representatives.tolist() == [0, 1, 0]
+        if varies:
+            tell(assignment, [own[0], (1, [0, 5, 1.5], 1.0)])
+        tell(assignment, own)
+        served[varies] = assignment.representatives.tolist()
+        assert lessons(assignment) == ([] if varies else [(0, 2.0, False)])
+        # That it varies is known after a file as well, and what is no more than rounding does not
+        again = EpisodeAssignment(3, 2, exploration=0.0, **QUICK)
+        again.load_state_dict(assignment.state_dict())
+        tell(again, own)
+        assert again.representatives.tolist() == served[varies]
+    assert served == {False: [0, 1, 0], True: [0, 1, 1]}
+
+
+def test_who_is_not_known_yet_has_its_time_left() -> None:
+    """Episodes may last longer than patience: it is judged by the first of them, and a copy is made once."""
+    assignment = EpisodeAssignment(4, 2, patience=2, **QUICK)
+    own: Told = (0, [5, 5, 0, 0], 0.0)
+    tell(assignment, [own, (1, [4, 4, 0, 0], 1.0), (1, [0, 0, 3, 3], 2.0)])
+    tell(assignment, [own, (1, [4, 4, 0, 0], 1.0)])
+    assert lessons(assignment) == [(1, 2.0, True)]
+    for _ in range(5):
+        tell(assignment, [own])
+        assert lessons(assignment) == [(1, 2.0, False)] and assignment.time_left.tolist() == [0, 2]
+    tell(assignment, [own, (1, [0, 0, 1, 0], 3.0)])
+    assert aims(assignment) == [None, 2.0] and assignment.time_left.tolist() == [0, 1]
+    tell(assignment, [own, (1, [0, 0, 1, 0], 3.0)])
+    assert aims(assignment) == [None, None] and lessons(assignment) == []
+
+
+@pytest.mark.parametrize(("before", "more"), [(0, 0), (50, 0), (50, 1)])
+def test_the_time_left_is_that_of_this_training(before: int, more: int) -> None:
+    """Whether it begins at nothing or goes on with one that was to end: ``learn`` tells the share of all that is planned."""
+    assignment = EpisodeAssignment(2, 1, **QUICK)
+    for rollout in range(1, before + 1):
+        tell(assignment, [(0, [1, 1], 0.0)], progress=rollout / before)
+    done, planned = (before, before + 20) if more else (0, 20)
+    for rollout in range(done + 1, planned + 1):
+        left = assignment._rollouts_left(rollout / planned)
+        assert left == pytest.approx(0 if before and rollout == done + 1 else planned - rollout)
+        tell(assignment, [(0, [1, 1], 0.0)], progress=rollout / planned)

@@ -119,6 +119,8 @@ class EpisodeAssignment(EMAssignment):
         self._stagnant = np.zeros(k, dtype=np.int64)
         self._imitating = np.zeros(k, dtype=bool)
         self._best_moment = 0.0
+        #: Share of the training that was done at the last update
+        self._progress = 0.0
         #: Whether an episode was ever over before its time limit
         self._falls = False
         self._lessons: list[Lesson] = []
@@ -142,7 +144,8 @@ class EpisodeAssignment(EMAssignment):
 
     def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
         paid = (np.array(of_one, dtype=np.float64) for of_one in returns)
-        self.archive.add([self._episode(*pair) for pair in zip(paid, trajectories, strict=True)])
+        aims = [aim for aim in self.aims if aim is not None]
+        self.archive.add([self._episode(*pair) for pair in zip(paid, trajectories, strict=True)], aims)
         self._falls |= not all(trajectory.truncated for trajectory in trajectories)
 
     def _episode(self, returns: np.ndarray, trajectory: Trajectory) -> Episode:
@@ -156,14 +159,15 @@ class EpisodeAssignment(EMAssignment):
 
     def update(self, progress: float) -> None:
         self._update_q()
-        if self.n_agents == 1 or self.n_updates <= self.warm_start or not (self._known | (self.time_left > 0)).all():
-            return
-        own = self._utilities(self.q_rewards.t().cpu().numpy())
-        n_moments = self._promised_moments(own, progress)
-        self._judge(own, n_moments)
-        new = self._swap(own, n_moments, progress)
-        self._reassign(n_moments)
-        self._teach(own, new)
+        n_moments, self._lessons = 0.0, []
+        if self.n_agents > 1 and self.n_updates > self.warm_start and (self._known | (self.time_left > 0)).all():
+            own = self._utilities(self.q_rewards.t().cpu().numpy())
+            n_moments = self._promised_moments(own, progress)
+            self._judge(own, n_moments)
+            new = self._swap(own, n_moments, progress)
+            self._reassign(n_moments)
+            self._teach(own, new)
+        self._progress = progress
         if self.archive.is_full:
             paid, promised = (self._worth(self.archive.episodes, n) for n in (0.0, n_moments))
             self.archive.keep_best(-np.minimum(best_places(paid), best_places(promised)))
@@ -202,7 +206,8 @@ class EpisodeAssignment(EMAssignment):
     def _judge(self, own: np.ndarray, n_moments: float) -> None:
         """Let go of episodes that were reached, or that a representative has had its time to come near to."""
         groups = self.served_by.cpu().numpy()[self._compared]
-        on_the_way, self.time_left = self.time_left > 0, np.maximum(self.time_left - 1, 0)
+        # Time begins when something is known: episodes may last longer than a rollout
+        on_the_way, self.time_left = self.time_left > 0, np.maximum(self.time_left - self._known, 0)
         for j, aim in enumerate(self.aims):
             group = groups == j
             if aim is None or not self._known[j] or not group.any():
@@ -224,8 +229,7 @@ class EpisodeAssignment(EMAssignment):
         alike[np.arange(k), np.arange(k)] = 2.0
         gains, losses = swap_gains(candidates, np.arange(k))
         # Agents of a representative that goes far have to wait; who is on the way is left in peace
-        rollouts_left = int(self.n_updates) * (1.0 - progress) / progress if progress > 0.0 else np.inf
-        waiting = pace.price(rollouts_left)
+        waiting = pace.price(self._rollouts_left(progress))
         lost = np.where(np.isfinite(losses), losses, 0.0)
         costs = np.where(alike >= ALIKE, 0.0, waiting * lost if np.isfinite(waiting) else np.inf)
         costs[:, self.time_left > 0] = np.inf
@@ -250,6 +254,15 @@ class EpisodeAssignment(EMAssignment):
                 self.q_table[:, j] = 0.0
                 self.q_weight[j] = 0.0
         return new
+
+    def _rollouts_left(self, progress: float) -> float:
+        """Of this training; trainings before it count among the updates."""
+        step = progress - self._progress
+        if progress <= 0.0:
+            return np.inf
+        if step < 0.0:
+            return 0.0  # it has just begun, and after its next rollout its length is known
+        return (round(progress / step) if step > 0.0 else int(self.n_updates)) * (1.0 - progress) / progress
 
     def _go_sideways(self, level: np.ndarray) -> None:
         """
@@ -287,7 +300,6 @@ class EpisodeAssignment(EMAssignment):
         """Make the lessons of the update that follows: for who is on the way, and for who has stopped learning by itself."""
         pace, groups = self._pace, self.served_by.cpu().numpy()[self._compared]
         self._best[new], self._stagnant[new] = -np.inf, 0
-        self._lessons = []
         for j, aim in enumerate(self.aims):
             group = groups == j
             reached = own[j, group].sum() if self._known[j] else -np.inf
@@ -302,10 +314,11 @@ class EpisodeAssignment(EMAssignment):
 
     @property
     def _pace(self) -> Pace:
-        """How soon an episode is repeated, as its actions tell."""
+        """How soon an episode is repeated, as its actions tell, and whether they lead to the same again."""
         known = next((episode for episode in (*self.aims, *self.archive.episodes) if episode is not None), None)
         countable = known is not None and np.issubdtype(known.trajectory.actions.dtype, np.integer)
-        return ByHeart(self.restarts, self.stagnation) if countable else ByPractice(self.patience, self.move_cost)
+        by_heart = countable and not self.archive.varies
+        return ByHeart(self.restarts, self.stagnation) if by_heart else ByPractice(self.patience, self.move_cost)
 
     def lessons(self) -> list[Lesson]:
         return self._lessons
@@ -321,6 +334,8 @@ class EpisodeAssignment(EMAssignment):
             "imitating": self._imitating.tolist(),
             "best_moment": self._best_moment,
             "falls": self._falls,
+            "varies": self.archive.varies,
+            "progress": self._progress,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -333,5 +348,7 @@ class EpisodeAssignment(EMAssignment):
         self._stagnant = np.array(state["stagnant"], dtype=np.int64)
         self._imitating = np.array(state["imitating"], dtype=bool)
         self._best_moment = state["best_moment"]
-        # Older files do not have it: the next episode that is over too soon tells
+        # Older files do not have these: what happens next tells
         self._falls = state.get("falls", False)
+        self.archive.varies = state.get("varies", False)
+        self._progress = state.get("progress", 0.0)
