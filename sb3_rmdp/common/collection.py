@@ -138,8 +138,8 @@ class RolloutCollection(OnPolicyAlgorithm):
             buffer = rollout_buffer
             arrays = (buffer.observations, buffer.actions, buffer.reward_vectors, buffer.episode_starts)
             trajectories = self._recorder.cut(*arrays, dones, {(step, env_idx) for step, env_idx, *_ in timeouts})
-            kept = [pair for pair in zip(trajectories, returns, strict=True) if pair[0] is not None]
-            self.assignment.record_trajectories([seen for seen, _ in kept if seen is not None], [paid for _, paid in kept])
+            kept = [(seen, paid) for seen, paid in zip(trajectories, returns, strict=True) if seen is not None]
+            self.assignment.record_trajectories([seen for seen, _ in kept], [paid for _, paid in kept])
         self.assignment.record_rewards(rollout_buffer.representatives, self._told(rollout_buffer.reward_vectors))
         self._evaluate(rollout_buffer, timeouts)
         last_values = self._values(new_obs, self._acting)  # type: ignore[arg-type]

@@ -148,7 +148,7 @@ def interruptible(console: Console) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print("Stopped, before anything was trained.")
+        console.print("Stopped, while nothing was trained.")
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -58,7 +58,7 @@ def test_ctrl_c_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.M
     config = write_config(tmp_path, "nothing")
     monkeypatch.setattr("sb3_rmdp.sweep.running.check_runs", interrupted)
     result = invoke(config)
-    assert (result.exit_code, result.stdout) == (130, "Stopped, before anything was trained.\n")
+    assert (result.exit_code, result.stdout) == (130, "Stopped, while nothing was trained.\n")
     assert list(tmp_path.iterdir()) == [config]
 
 

@@ -91,6 +91,7 @@ class Assignment(nn.Module, ABC):
     def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
         """
         Take note of what was seen and done in the episodes that finished in a rollout; called if :attr:`needs_trajectories`.
+        Those of more than 64 MiB are left out.
 
         :param trajectories: of the episodes; rewards in them are as the environment tells them, be it of agents or of features
         :param returns: undiscounted returns of all agents in each, (n_agents,); or of all features

@@ -41,8 +41,8 @@ class EpisodeAssignment(EMAssignment):
     never falls). A representative whose place was taken by an episode aims at it: its agents are those who are best off with
     the episode. It goes on learning by itself, as long as it gets better; then it imitates the episode beside its own learning
     until it does as well, and practises what other good episodes do off its way, so that who strays finds better ones from
-    there. Where actions are continuous, no episode can be repeated exactly, and a representative that already does much the
-    same has nothing to imitate.
+    there. Where actions are continuous, or chance has a part, no episode can be repeated exactly, and a representative that
+    already does much the same has nothing to imitate.
 
     An episode is worth what it paid, or what it would pay if it went on as in its best moment, for as many moments as the best
     representative can keep up now. Far from what any policy does well, this tells a place where nobody is yet from one where
