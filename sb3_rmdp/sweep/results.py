@@ -101,7 +101,8 @@ class Results:
         """
         All or nothing; when this returns, they are on the disk.
 
-        :param rows: all rows of a run, by column; ``schema`` and ``checkpoints`` are added
+        :param rows: all rows of a run, by column; ``schema`` and ``checkpoints`` are added. If the file was replaced meanwhile
+            by one that has the run, that one stays
         :raises ValueError: if the run is there already
         :raises OSError: if the disk is full, or worse
         """
@@ -113,6 +114,8 @@ class Results:
                 self._open()
             except ValueError as error:
                 raise OSError(f"the file of results was replaced: {error}") from error
+            if self.done & {row["run"] for row in texts}:
+                return
         if self.done & {row["run"] for row in texts}:
             raise ValueError(f"{self.path} has the run {texts[0]['run']} already")
         end = os.fstat(self._file.fileno()).st_size

@@ -129,6 +129,12 @@ def test_a_file_that_is_replaced_meanwhile_is_gone_on_with(path: Path) -> None:
         assert runs_in(path)[-4:] == ["c", "c", "d", "d"] and results.done == {"a", "b", "c", "d"}
         with pytest.raises(ValueError, match="another sweep"):
             Results(path)
+        # Somebody has put there what is just being trained: it is not counted twice
+        with Results(copy) as other:
+            other.append(rows_of("x"))
+        os.replace(copy, path)
+        results.append(rows_of("x"))
+        assert runs_in(path) == ["x", "x"] and results.done == {"x"}
         path.unlink()
         results.append(rows_of("e"))
         assert runs_in(path) == ["e", "e"] and results.done == {"e"}
