@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_rmdp.common.trajectories import MEMORY, Trajectory, joined
+from sb3_rmdp.common.trajectories import MEMORY, Trajectory, joined, nearly_equal
 
 
 class Episode:
@@ -36,7 +36,7 @@ class Episode:
         :param other: one more of them
         :return: whether it paid the same, but for rounding
         """
-        same = np.allclose(other.returns, self.returns)
+        same = nearly_equal(other.returns, self.returns)
         self.n_samples += 1
         self.returns = self.returns + (other.returns - self.returns) / self.n_samples
         self.utilities = self.utilities + (other.utilities - self.utilities) / self.n_samples
@@ -97,7 +97,7 @@ class Archive:
         known = {episode.key: episode for episode in self.episodes}
         elsewhere = [aim for aim in aims if known.get(aim.key) is not aim]
         for episode in episodes:
-            self.varies |= self._latest is not None and not self._latest.agrees_with(episode.trajectory)
+            self.varies = self.varies or (self._latest is not None and not self._latest.agrees_with(episode.trajectory))
             self._latest = episode.trajectory
             same = [aim for aim in elsewhere if aim.key == episode.key]
             if episode.key in known:
