@@ -44,18 +44,25 @@ def model_file(path: str | pathlib.Path) -> pathlib.Path:
     raise FileNotFoundError(f"there is no model file {candidates[0]} (nor {candidates[1]})")
 
 
-def read_model_data(path: str | pathlib.Path | io.BufferedIOBase, required: tuple[str, ...], algorithm: str) -> dict[str, Any]:
+def read_model_data(
+    path: str | pathlib.Path | io.BufferedIOBase,
+    required: tuple[str, ...],
+    algorithm: str,
+    name: str | pathlib.Path | io.BufferedIOBase | None = None,
+) -> dict[str, Any]:
     """
-    Read a model's plain attributes (not the pickled ones) from its zip file.
+    Read a model's attributes as they stand in its zip file: plain data are not decoded, and pickles not opened.
 
     :param path: file, with or without ".zip", or an open file, which is rewound
     :param required: attributes that a model of this kind has
     :param algorithm: name of its class, for messages
+    :param name: what messages call the file, by default ``path``
     :return: attributes by name
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if the file is not a complete zip file, or holds something else than such a model
     """
     source: pathlib.Path | io.BufferedIOBase
+    name = path if name is None else name
     if isinstance(path, io.BufferedIOBase):
         source = path
     else:
@@ -71,14 +78,14 @@ def read_model_data(path: str | pathlib.Path | io.BufferedIOBase, required: tupl
             data = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
     except (zipfile.BadZipFile, EOFError, OSError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} is not a complete zip file ({error}): it was truncated or is no model; take another checkpoint"
+            f"{name} is not a complete zip file ({error}): it was truncated or is no model; take another checkpoint"
         ) from error
     if isinstance(source, io.BufferedIOBase):
         source.seek(0)
-    missing = [name for name in required if name not in data]
+    missing = [attribute for attribute in required if attribute not in data]
     if missing:
         raise ValueError(
-            f"{path} is no model of {algorithm}: it lacks {missing}. Load it with the class that saved it "
+            f"{name} is no model of {algorithm}: it lacks {missing}. Load it with the class that saved it "
             "(a plain PPO with stable_baselines3.PPO.load), or train a new model if an older version of sb3_rmdp saved it"
         )
     return data

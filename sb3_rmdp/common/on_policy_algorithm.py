@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment, assignment_class, make_assignment
+from sb3_rmdp.common.attributes import cannot_learn
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.collection import RolloutCollection
 from sb3_rmdp.common.population import (
@@ -176,6 +177,8 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
     ) -> tuple[int, BaseCallback]:
         if self.env is None:
             raise ValueError("there is no environment to learn in: pass one to load(path, env=...) or to set_env(env)")
+        if self._left_out:
+            raise ValueError(cannot_learn(list(self._left_out)))
         self.check_vec_normalize(self.env)
         self.trained_under_vec_normalize = normalizes_observations(self.env)
         # A loaded model has no tracker: the environments it was saved with are not those it goes on in

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import io
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_rmdp.common.assignment import Assignment, assignment_class, make_assignment
+from sb3_rmdp.common.assignment import ASSIGNMENTS, Assignment, assignment_class, make_assignment
+from sb3_rmdp.common.attributes import (
+    PICKLE,
+    cannot_learn,
+    from_file,
+    is_remembered,
+    plain,
+    remember,
+    to_file,
+    warn_of,
+)
+from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.files import model_file, read_model_data, save_whole
+from sb3_rmdp.common.policies import (
+    RepresentedActorCriticCnnPolicy,
+    RepresentedActorCriticPolicy,
+    RepresentedMultiInputActorCriticPolicy,
+)
 from sb3_rmdp.common.welfare import Welfare
 from sb3_rmdp.vec_env import represented_vec_env
 
 #: End of a message about what cannot be changed
 NEW_MODEL = "leave it out, or train a new model; this one was saved with"
+
+# For readers that unpickle by torch's list of what is harmless
+th.serialization.add_safe_globals(
+    [
+        *ASSIGNMENTS.values(),
+        RepresentedActorCriticPolicy,
+        RepresentedActorCriticCnnPolicy,
+        RepresentedMultiInputActorCriticPolicy,
+        VectorRewardRolloutBuffer,
+        VectorRewardDictRolloutBuffer,
+    ]
+)
 
 SelfRepresented = TypeVar("SelfRepresented", bound="SavedRepresented")
 
@@ -33,11 +63,13 @@ class SavedRepresented(OnPolicyAlgorithm):
     welfare: Welfare
     #: With which it was saved; ``None`` before that
     sb3_rmdp_version: str | None = None
+    #: Schedules that were not loaded, since the file is not trusted: the model acts, but cannot learn
+    _left_out: Sequence[str] = ()
     #: Mean returns last seen of each representative, (k, n_rewards); empty before the first training
     _mean_returns: th.Tensor
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["assignment", "welfare", "reward_weights", "_balanced", "_return_tracker", "_recorder"]
+        own = ["assignment", "welfare", "reward_weights", "_balanced", "_return_tracker", "_recorder", "_left_out"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -55,17 +87,38 @@ class SavedRepresented(OnPolicyAlgorithm):
         """
         See SB3; the file appears under its name when it is complete, and a file that was there stays until then.
 
+        Attributes are plain data where they can be: see :mod:`sb3_rmdp.common.plain_data`. What cannot, such as a function
+        of the user's, is pickled as SB3 does it, and :meth:`load` asks for ``trusted=True``.
+
         :param path: file, ".zip" is added where there is no suffix; or an open file
         :param exclude: attributes to leave out
         :param include: attributes to save that would be left out
         """
         from sb3_rmdp import __version__  # not at the top: the package imports this module
 
+        if self._left_out:
+            raise ValueError(cannot_learn(self._left_out))
         self.sb3_rmdp_version = __version__
+        # SB3 writes the attributes of the object that it is called on: one with the same parts, and attributes as they are
+        # to stand in the file
+        written = copy.copy(self)
+        torch_names = {name.split(".")[0] for names in self._get_torch_save_params() for name in names}
+        left_out = torch_names | (set(self._excluded_save_params()) - set(include or ()))
+        attributes, pickled = to_file({name: item for name, item in vars(self).items() if name not in left_out})
+        written.__dict__.update(attributes)
+
+        def write(file: io.BufferedIOBase) -> None:
+            if not pickled:
+                return super(SavedRepresented, written).save(file, exclude, include)
+            content = io.BytesIO()
+            super(SavedRepresented, written).save(content, exclude, include)
+            remember(content.getvalue())
+            file.write(content.getvalue())
+
         if isinstance(path, (str, pathlib.Path)):
-            save_whole(path, lambda file: super(SavedRepresented, self).save(file, exclude, include))
+            save_whole(path, write)
         else:
-            super().save(path, exclude, include)
+            write(path)
 
     @classmethod
     def load(
@@ -76,10 +129,16 @@ class SavedRepresented(OnPolicyAlgorithm):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        trusted: bool = False,
         **kwargs: Any,
     ) -> SelfRepresented:
         """
         See SB3; the environment, if there is one, is treated as in the constructor, and must have the model's agents.
+
+        Nothing in the file is executed unless it is trusted. Files of plain data, which :meth:`save` writes where it can, need
+        no trust, and a file that this program has written itself has it. Others that hold pickled objects need it: those with
+        functions or local classes of the user's, and those of earlier versions of sb3_rmdp. Schedules that are pickled are
+        left out, with a warning: such a model acts, but does not learn.
 
         :param path: file, with or without ".zip", or an open file
         :param env: as for the constructor; not needed to predict
@@ -87,19 +146,27 @@ class SavedRepresented(OnPolicyAlgorithm):
         :param custom_objects: replacements of saved attributes
         :param print_system_info: print on which system the model was saved
         :param force_reset: reset the environment before training goes on
+        :param trusted: unpickle what the file holds beside plain data, which runs any code that its author put there
         :param kwargs: arguments of the constructor that are to change, but not ``k`` or ``assignment``
         :return: the model
-        :raises ValueError: if the file is broken or holds another kind of model, or the environment has other agents
+        :raises ValueError: if the file is broken or holds another kind of model, needs trust that it is not given, or the
+            environment has other agents
         """
-        if isinstance(path, (str, pathlib.Path)):
-            path = model_file(path)
-        if "welfare" in kwargs:
-            kwargs["welfare_method"] = kwargs.pop("welfare")
-        data = read_model_data(path, ("k", "n_agents", "assignment_method"), cls.__name__)
-        k, assignment = kwargs.pop("k", data["k"]), kwargs.pop("assignment", None)
-        if env is not None:
-            env = represented_vec_env(env, data["k"])
-        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        with contextlib.ExitStack() as stack:
+            # One open file: it stays the same when another one takes its name
+            named = isinstance(path, (str, pathlib.Path))
+            file: Any = stack.enter_context(model_file(path).open("rb")) if named else path  # type: ignore[arg-type]
+            data = read_model_data(file, ("k", "n_agents", "assignment_method"), cls.__name__, path)
+            k, assignment = kwargs.pop("k", data["k"]), kwargs.pop("assignment", None)
+            if "welfare" in kwargs:
+                kwargs["welfare_method"] = kwargs.pop("welfare")
+            known = {**_same_assignment(data, assignment), **(custom_objects or {})}
+            attributes = from_file(data, known, trusted or _is_own(file, data), str(path))
+            if env is not None:
+                env = represented_vec_env(env, data["k"])
+            model = super().load(file, env, device, attributes.values, print_system_info, force_reset, **kwargs)
+        model._left_out = [name for name in attributes.left_out if name not in kwargs]
+        warn_of(model._left_out, str(path))
         # By name: a class of one's own is another object after it was unpickled
         if assignment is not None and assignment_class(assignment).__name__ != type(model.assignment).__name__:
             raise ValueError(
@@ -118,3 +185,21 @@ class SavedRepresented(OnPolicyAlgorithm):
         if self.assignment.optimizer is not None and settings is not None:
             for group, wanted in zip(self.assignment.optimizer.param_groups, settings.param_groups, strict=True):
                 group.update({name: value for name, value in wanted.items() if name != "params"})
+
+
+def _is_own(file: io.BufferedIOBase, data: dict[str, Any]) -> bool:
+    """Whether a file with pickles was written by this program itself."""
+    if not any(isinstance(content, dict) and PICKLE in content for content in data.values()):
+        return False
+    found = is_remembered(file.read())
+    file.seek(0)
+    return found
+
+
+def _same_assignment(data: dict[str, Any], assignment: str | type[Assignment] | None) -> dict[str, Any]:
+    """The user's own assignment in the place of the file's reference to it, if it has the same name."""
+    saved = plain(data["assignment_method"])
+    name = str(saved.get("name")) if isinstance(saved, dict) else saved
+    if assignment is None or ":" not in name or assignment_class(assignment).__qualname__ != name.partition(":")[2]:
+        return {}
+    return {"assignment_method": assignment}

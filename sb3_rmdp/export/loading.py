@@ -15,10 +15,10 @@ from stable_baselines3.common.utils import is_vectorized_observation
 
 from sb3_rmdp.common.normalization import WHOLE
 from sb3_rmdp.common.population import check_agent
+from sb3_rmdp.common.spaces import space_from_json
 from sb3_rmdp.export.graph import RUNNER, check_installed, open_session, run_session
 from sb3_rmdp.export.manifest import read_listed, verify
 from sb3_rmdp.export.normalization import parts
-from sb3_rmdp.export.spaces import space_from_json
 
 #: What can act
 BACKENDS = ("onnx", "sb3")

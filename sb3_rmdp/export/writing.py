@@ -23,11 +23,11 @@ from sb3_rmdp.commands import UNUSED_SCHEDULES
 from sb3_rmdp.common.files import model_file, read_model_data
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.representative import Representative
+from sb3_rmdp.common.spaces import space_to_json
 from sb3_rmdp.export.check import TOLERANCE, Reference, random_observations
 from sb3_rmdp.export.graph import WRITERS, check_installed, input_name, open_session, run_session, trace, with_head
 from sb3_rmdp.export.manifest import NAME, file_entry, sha256, to_text, verify
 from sb3_rmdp.export.normalization import Stage, find_statistics, parts, stages_of
-from sb3_rmdp.export.spaces import space_to_json
 from sb3_rmdp.export.stock import StockPPO, check_exportable
 from sb3_rmdp.represented_ppo import RepresentedPPO
 

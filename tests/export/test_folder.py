@@ -15,11 +15,11 @@ from stable_baselines3.common.monitor import Monitor
 
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.policies import RepresentedActorCriticPolicy, RepresentedLinear
+from sb3_rmdp.common.spaces import space_from_json, space_to_json
 from sb3_rmdp.export import export, load_exported, verify, writing
 from sb3_rmdp.export.check import Reference, random_observations
 from sb3_rmdp.export.manifest import sha256, to_text
 from sb3_rmdp.export.normalization import stages_of
-from sb3_rmdp.export.spaces import space_from_json, space_to_json
 from sb3_rmdp.export.stock import StockPPO
 from tests.export.models import CASES, FLOATS, IMAGE, MANY, untrained
 from tests.probes import TwoGroups

@@ -305,7 +305,7 @@ def test_files_of_earlier_versions(tmp_path: Path) -> None:
                 th.save({}, file)
                 content = file.getvalue()
             old.writestr(name, content)
-    loaded = RepresentedPPO.load(tmp_path / "old.zip", env=vectorized(Walk, N_ENVS), device="cpu")
+    loaded = RepresentedPPO.load(tmp_path / "old.zip", env=vectorized(Walk, N_ENVS), device="cpu", trusted=True)
     assert_equal_states(loaded.get_parameters(), model.get_parameters())
     rows = second_half(loaded)
     # Three environments: the turns of a new training are those of the old one, and everybody acts in every rollout
