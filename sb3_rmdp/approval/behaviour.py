@@ -14,10 +14,11 @@ from gymnasium.envs.mujoco import MujocoEnv
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_rmdp.approval.episodes import frozen, innermost
+from sb3_rmdp.approval.episodes import frozen
 from sb3_rmdp.approval.provenance import spec_of
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import agent_weights_of, reward_key, reward_vectors
+from sb3_rmdp.vec_env.watch import innermost
 
 #: Steps after which an episode that does not end is left
 PATIENCE = 10_000

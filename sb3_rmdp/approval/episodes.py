@@ -145,13 +145,3 @@ def frozen(env: VecEnv) -> Iterator[None]:
         yield
     finally:
         normalizer.training = training
-
-
-def innermost(env: VecEnv) -> VecEnv:
-    """
-    :param env: any vec env
-    :return: the one that is wrapped by all others
-    """
-    while isinstance(env, VecEnvWrapper):
-        env = env.venv
-    return env

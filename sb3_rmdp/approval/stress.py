@@ -15,7 +15,8 @@ from gymnasium.envs.mujoco import MujocoEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_rmdp.approval.episodes import ObservationSpread, innermost
+from sb3_rmdp.approval.episodes import ObservationSpread
+from sb3_rmdp.vec_env.watch import innermost
 
 #: Standard deviation of the noise, as a share of that of the observation
 NOISE = (0.01, 0.05, 0.10)

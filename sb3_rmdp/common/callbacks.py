@@ -22,6 +22,7 @@ from sb3_rmdp.common.evaluation import WelfareEvaluation, as_vec_env, evaluate_w
 from sb3_rmdp.common.files import save_whole
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.random_numbers import same_random_numbers_after
+from sb3_rmdp.vec_env.watch import check_apart
 
 #: What the model was given under one name and reads under others while it learns
 READ_AS = {"learning_rate": ("lr_schedule",), "gamma": ("rollout_buffer.gamma",), "gae_lambda": ("rollout_buffer.gae_lambda",)}
@@ -240,7 +241,7 @@ class WelfareEvalCallback(EventCallback):
     :param best_model_save_path: folder of ``best_model.zip``
     :param deterministic: take the modes of the policies instead of samples
     :param verbose: 1 to print each evaluation
-    :raises ValueError: if eval_freq is below 1
+    :raises ValueError: if eval_freq is below 1; when ``learn`` is called, if the environment is that of the training
     """
 
     model: RepresentedOnPolicyAlgorithm
@@ -275,6 +276,7 @@ class WelfareEvalCallback(EventCallback):
         self.evaluations: list[tuple[int, WelfareEvaluation]] = []
 
     def _init_callback(self) -> None:
+        check_apart(self.eval_env, self.training_env, type(self).__name__)
         for folder in (self.log_path, self.best_model_save_path):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)

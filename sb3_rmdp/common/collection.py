@@ -26,6 +26,7 @@ from sb3_rmdp.common.trajectories import TrajectoryRecorder
 from sb3_rmdp.common.turns import first_representatives, next_representatives
 from sb3_rmdp.common.welfare import Welfare
 from sb3_rmdp.vec_env import BatchInfos
+from sb3_rmdp.vec_env.watch import EnvWatch
 
 
 class RolloutCollection(OnPolicyAlgorithm):
@@ -44,6 +45,7 @@ class RolloutCollection(OnPolicyAlgorithm):
     # State of a run, not of the model: never saved, since a loaded model starts with new episodes
     _return_tracker: ReturnTracker | None = None
     _recorder: TrajectoryRecorder | None = None
+    _watch: EnvWatch | None = None
     _mean_returns: th.Tensor
 
     @property
@@ -51,6 +53,20 @@ class RolloutCollection(OnPolicyAlgorithm):
         """How agents' values come from the critic's outputs."""
         basis = self.policy.critic_basis
         return self._balanced if basis is None else AgentWeights(self.n_agents, basis.weights)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_watch"]
+
+    def _episodes_go_on(self, env: VecEnv) -> bool:
+        """
+        :param env: the environment of the training
+        :return: whether its episodes are where the last rollout left them; it is watched from now on
+        """
+        watch = self._watch
+        known = watch is None or (watch.is_of(env) and not watch.touched())
+        if watch is None or not watch.is_of(env):
+            self._watch = EnvWatch(env)
+        return known and self._last_obs is not None and self._return_tracker is not None
 
     def _begin_episodes(self, go_on: bool) -> None:
         """
@@ -86,6 +102,7 @@ class RolloutCollection(OnPolicyAlgorithm):
         """
         assert isinstance(rollout_buffer, VectorRewardRolloutBuffer)
         assert self._last_obs is not None and self._acting is not None and self._return_tracker is not None
+        assert self._watch is not None
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
@@ -108,7 +125,9 @@ class RolloutCollection(OnPolicyAlgorithm):
                 else:
                     clipped_actions = actions.clip(self.action_space.low, self.action_space.high)
 
+            self._watch.check()
             new_obs, rewards, dones, infos = env.step(clipped_actions)
+            moved = self._watch.counts()
             vectors = reward_vectors(infos, size, key)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
@@ -133,6 +152,7 @@ class RolloutCollection(OnPolicyAlgorithm):
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
+            self._watch.note(moved)
 
         if self._recorder is not None:
             buffer = rollout_buffer

@@ -31,7 +31,7 @@ from sb3_rmdp.common.population import (
 )
 from sb3_rmdp.common.representative import Representative
 from sb3_rmdp.common.saving import SavedRepresented
-from sb3_rmdp.common.scoring import score_as_usual, score_by_welfare
+from sb3_rmdp.common.scoring import check_evaluations_apart, score_as_usual, score_by_welfare
 from sb3_rmdp.common.welfare import make_welfare, welfare_class
 from sb3_rmdp.vec_env import RepresentedActions, represented_vec_env
 
@@ -182,12 +182,16 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
         self.check_vec_normalize(self.env)
         self.trained_under_vec_normalize = normalizes_observations(self.env)
         # A loaded model has no tracker: the environments it was saved with are not those it goes on in
-        if reset_num_timesteps or self._last_obs is None or self._return_tracker is None:
+        # Nor do episodes go on in which somebody else has made steps
+        if not self._episodes_go_on(self.env) or reset_num_timesteps:
             self._begin_episodes(go_on=not reset_num_timesteps)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        assert self.env is not None
+        assert self.env is not None and self._watch is not None
+        # Episodes begin, or go on; whoever moves the environments from now on, callbacks included, is somebody else
+        self._watch.note()
+        check_evaluations_apart(callback, self.env)
         score_as_usual(callback, self.env)
         initialized = super()._init_callback(callback, progress_bar)
         score_by_welfare(initialized, self.k, self.verbose)

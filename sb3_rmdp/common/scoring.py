@@ -9,6 +9,17 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.vec_env import WelfareVecEnv, insert_welfare
+from sb3_rmdp.vec_env.watch import check_apart
+
+
+def check_evaluations_apart(callback: MaybeCallback, training_env: VecEnv) -> None:
+    """
+    :param callback: callbacks, as passed to ``learn``
+    :param training_env: the environment of the training
+    :raises ValueError: if an EvalCallback among them evaluates in that environment
+    """
+    for found in _eval_callbacks(callback):
+        check_apart(found.eval_env, training_env, type(found).__name__)
 
 
 def score_as_usual(callback: MaybeCallback, training_env: VecEnv) -> None:

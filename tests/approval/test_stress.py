@@ -10,11 +10,12 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from sb3_rmdp.approval.episodes import ObservationSpread, innermost
+from sb3_rmdp.approval.episodes import ObservationSpread
 from sb3_rmdp.approval.findings import StressFindings, collect_findings
 from sb3_rmdp.approval.plan import make_plan
 from sb3_rmdp.approval.stress import NoisyObservations, stress_cases
 from sb3_rmdp.vec_env import VelocityVecEnv, make_represented_vec_env
+from sb3_rmdp.vec_env.watch import innermost
 from tests.approval.probes import Noisy, make_model
 from tests.probes import Spaces, TwoGroups, vectorized
 
