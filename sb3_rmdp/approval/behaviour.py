@@ -18,10 +18,9 @@ from sb3_rmdp.approval.episodes import frozen
 from sb3_rmdp.approval.provenance import spec_of
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import agent_weights_of, reward_key, reward_vectors
+from sb3_rmdp.vec_env.episodes import LONG, time_limit
 from sb3_rmdp.vec_env.watch import innermost
 
-#: Steps after which an episode that does not end is left
-PATIENCE = 10_000
 NO_DISPLAY = "MuJoCo has no display to draw on here; set MUJOCO_GL=egl, or MUJOCO_GL=osmesa without a graphics driver"
 
 
@@ -87,7 +86,8 @@ def _play(
     set_random_seed(seed)
     env.seed(seed)
     obs, over, info = env.reset(), False, {}
-    while not over and len(actions) < PATIENCE:
+    patience = max(LONG, time_limit(env) or 0)
+    while not over and len(actions) < patience:
         action, _ = model.predict(obs, deterministic=deterministic, representative=representative)  # type: ignore[arg-type]
         obs, reward, dones, infos = env.step(action)
         over, info = bool(dones[0]), infos[0]

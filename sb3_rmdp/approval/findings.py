@@ -249,7 +249,7 @@ def pool(results: Sequence[WelfareEvaluation], episodes: Episodes) -> WelfareEva
 def _evaluate(model: RepresentedOnPolicyAlgorithm, env: VecEnv, plan: Plan, seed: int) -> WelfareEvaluation:
     set_random_seed(seed)
     env.seed(seed)
-    return evaluate_welfare(model, env, plan.n_eval_episodes, plan.deterministic)
+    return evaluate_welfare(model, env, plan.n_eval_episodes, plan.deterministic, plan.max_episode_steps)
 
 
 def _joined(recorded: Sequence[Episodes]) -> Episodes:

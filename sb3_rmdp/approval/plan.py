@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.approval.episodes import ObservationSpread
 from sb3_rmdp.approval.stress import StressCase, Wrapper, stress_cases
+from sb3_rmdp.vec_env.episodes import EpisodeLengths
 
 MAX_SEED = 2**32
 
@@ -26,6 +27,7 @@ class Plan:
     :param spread: gathers observations; ``None`` if these are no boxes
     :param stress: conditions
     :param own_policy_utilities: what the user knows of, (n_agents,)
+    :param max_episode_steps: steps that an episode may take
     """
 
     n_eval_episodes: int
@@ -34,6 +36,7 @@ class Plan:
     spread: ObservationSpread | None
     stress: tuple[StressCase, ...]
     own_policy_utilities: np.ndarray | None
+    max_episode_steps: int | None = None
 
     def n_episodes(self, k: int) -> int:
         """Number of all episodes of k representatives."""
@@ -48,6 +51,7 @@ def make_plan(
     deterministic: bool = True,
     stress: bool | Mapping[str, Wrapper] = True,
     own_policy_utilities: Sequence[float] | np.ndarray | None = None,
+    max_episode_steps: int | None = None,
 ) -> Plan:
     """
     Look at all arguments before anything takes time; they are those of :func:`sb3_rmdp.approval.write_report`.
@@ -65,7 +69,8 @@ def make_plan(
         raise ValueError(
             f"own_policy_utilities have shape {known.shape}: give one utility per agent, ({n_agents},), nan where unknown"
         )
+    EpisodeLengths(env, max_episode_steps)  # complains of a number that is none
     spread = ObservationSpread(env.observation_space) if isinstance(env.observation_space, spaces.Box) else None
     own = stress if isinstance(stress, Mapping) else {}
     cases = stress_cases(env, spread, own) if stress or own else []
-    return Plan(n_eval_episodes, chosen, deterministic, spread, tuple(cases), known)
+    return Plan(n_eval_episodes, chosen, deterministic, spread, tuple(cases), known, max_episode_steps)

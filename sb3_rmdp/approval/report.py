@@ -38,6 +38,7 @@ def write_report(
     json_path: str | Path | None = None,
     saved_as: str | Path | None = None,
     date: datetime | None = None,
+    max_episode_steps: int | None = None,
 ) -> Findings:
     """
     Evaluate a model and write one HTML file about it that needs nothing else: no network, no folder beside it.
@@ -58,6 +59,7 @@ def write_report(
     :param json_path: write all numbers to this file as well
     :param saved_as: file that ``model`` was loaded from, whose hash the report is to tell; not needed if ``model`` is a file
     :param date: of the report, now by default
+    :param max_episode_steps: steps that an episode may take, as for :func:`evaluate_welfare`
     :return: the numbers
     :raises FileNotFoundError: if there is no such model
     :raises ValueError: if the model is broken, does not fit its environment, or an argument is out of its range
@@ -74,7 +76,8 @@ def write_report(
         check_no_reward_normalization(venv)
         check_same_population(model.population, population_of(venv))
         model.check_vec_normalize(venv)
-        plan = make_plan(venv, model.n_agents, n_eval_episodes, seeds, deterministic, stress, own_policy_utilities)
+        given = (n_eval_episodes, seeds, deterministic, stress, own_policy_utilities, max_episode_steps)
+        plan = make_plan(venv, model.n_agents, *given)
         findings = collect_findings(model, venv, plan, saved_as, date)
         behaviours = [watch(model, venv, j, deterministic, plan.seeds[0], frames) for j in range(model.k)]
         page = write_page(findings, behaviours, venv, title)

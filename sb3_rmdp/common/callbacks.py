@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import math
+import warnings
 from collections import deque
 from numbers import Real
 from pathlib import Path
@@ -22,6 +23,7 @@ from sb3_rmdp.common.evaluation import WelfareEvaluation, as_vec_env, evaluate_w
 from sb3_rmdp.common.files import save_whole
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.random_numbers import same_random_numbers_after
+from sb3_rmdp.vec_env.episodes import EndlessEpisodeError, EpisodeLengths
 from sb3_rmdp.vec_env.watch import check_apart
 
 #: What the model was given under one name and reads under others while it learns
@@ -241,6 +243,8 @@ class WelfareEvalCallback(EventCallback):
     :param best_model_save_path: folder of ``best_model.zip``
     :param deterministic: take the modes of the policies instead of samples
     :param verbose: 1 to print each evaluation
+    :param max_episode_steps: steps that an episode may take, as for :func:`evaluate_welfare`. An evaluation in which one takes
+        more is left out, with a warning, and the training goes on
     :raises ValueError: if eval_freq is below 1; when ``learn`` is called, if the environment is that of the training
     """
 
@@ -257,6 +261,7 @@ class WelfareEvalCallback(EventCallback):
         best_model_save_path: str | Path | None = None,
         deterministic: bool = True,
         verbose: int = 1,
+        max_episode_steps: int | None = None,
     ):
         super().__init__(callback_after_eval, verbose=verbose)
         if eval_freq < 1:
@@ -265,6 +270,8 @@ class WelfareEvalCallback(EventCallback):
         if callback_on_new_best is not None:
             callback_on_new_best.parent = self
         self.eval_env = as_vec_env(eval_env)
+        EpisodeLengths(self.eval_env, max_episode_steps)  # complains of a number that is none
+        self.max_episode_steps = max_episode_steps
         self.n_eval_episodes = n_eval_episodes
         self.eval_freq = eval_freq
         self.log_path = None if log_path is None else Path(log_path)
@@ -288,7 +295,12 @@ class WelfareEvalCallback(EventCallback):
             return True
         if self.model.get_vec_normalize_env() is not None:
             sync_envs_normalization(self.training_env, self.eval_env)
-        result = evaluate_welfare(self.model, self.eval_env, self.n_eval_episodes, self.deterministic)
+        given = (self.n_eval_episodes, self.deterministic, self.max_episode_steps)
+        try:
+            result = evaluate_welfare(self.model, self.eval_env, *given)
+        except EndlessEpisodeError as error:  # the training is worth more than one of its evaluations
+            warnings.warn(f"no evaluation after {self.num_timesteps} timesteps: {error}", stacklevel=2)
+            return True
         self.evaluations.append((self.num_timesteps, result))
         self.last_mean_reward = result.social_welfare
         self._write()

@@ -26,6 +26,7 @@ from sb3_rmdp.common.trajectories import TrajectoryRecorder
 from sb3_rmdp.common.turns import first_representatives, next_representatives
 from sb3_rmdp.common.welfare import Welfare
 from sb3_rmdp.vec_env import BatchInfos
+from sb3_rmdp.vec_env.episodes import UnseenEnds
 from sb3_rmdp.vec_env.watch import EnvWatch
 
 
@@ -46,6 +47,7 @@ class RolloutCollection(OnPolicyAlgorithm):
     _return_tracker: ReturnTracker | None = None
     _recorder: TrajectoryRecorder | None = None
     _watch: EnvWatch | None = None
+    _unseen_ends: UnseenEnds | None = None
     _mean_returns: th.Tensor
 
     @property
@@ -55,7 +57,7 @@ class RolloutCollection(OnPolicyAlgorithm):
         return self._balanced if basis is None else AgentWeights(self.n_agents, basis.weights)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_watch"]
+        return [*super()._excluded_save_params(), "_watch", "_unseen_ends"]
 
     def _episodes_go_on(self, env: VecEnv) -> bool:
         """
@@ -81,6 +83,8 @@ class RolloutCollection(OnPolicyAlgorithm):
         known = self._mean_returns.cpu() if go_on and self._mean_returns.numel() else None
         self._return_tracker = ReturnTracker(self.n_envs, self.reward_weights.size, self.k, known)
         self._mean_returns = self._return_tracker.means
+        assert self.env is not None
+        self._unseen_ends = UnseenEnds(self.env)
         self._recorder = TrajectoryRecorder(self.n_envs) if self.assignment.needs_trajectories else None
 
     def collect_rollouts(
@@ -102,7 +106,7 @@ class RolloutCollection(OnPolicyAlgorithm):
         """
         assert isinstance(rollout_buffer, VectorRewardRolloutBuffer)
         assert self._last_obs is not None and self._acting is not None and self._return_tracker is not None
-        assert self._watch is not None
+        assert self._watch is not None and self._unseen_ends is not None
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
@@ -128,6 +132,7 @@ class RolloutCollection(OnPolicyAlgorithm):
             self._watch.check()
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             moved = self._watch.counts()
+            self._unseen_ends.add(rewards, dones, infos)
             vectors = reward_vectors(infos, size, key)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())

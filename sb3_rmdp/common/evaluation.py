@@ -21,6 +21,7 @@ from sb3_rmdp.common.population import (
     reward_vectors,
 )
 from sb3_rmdp.common.welfare import Nash, gini_coefficient
+from sb3_rmdp.vec_env.episodes import EpisodeLengths
 
 #: Share of the largest variance along any direction below which one is rounding
 NOTHING = 1e-12
@@ -86,7 +87,11 @@ class WelfareEvaluation:
 
 
 def evaluate_welfare(
-    model: RepresentedOnPolicyAlgorithm, env: GymEnv, n_eval_episodes: int = 10, deterministic: bool = True
+    model: RepresentedOnPolicyAlgorithm,
+    env: GymEnv,
+    n_eval_episodes: int = 10,
+    deterministic: bool = True,
+    max_episode_steps: int | None = None,
 ) -> WelfareEvaluation:
     """
     Let every representative act for a number of episodes and score all agents in each of them.
@@ -98,8 +103,11 @@ def evaluate_welfare(
     :param env: an environment, or a vec env of any size, with the agents of the model
     :param n_eval_episodes: episodes per representative, at least 1
     :param deterministic: take the modes of the policies instead of samples, as ``evaluate_policy`` does by default
+    :param max_episode_steps: steps that an episode may take, at least 1; by default 50 000, with a warning after 10 000, or
+        the time limit of the environment, if that is longer
     :return: utilities, welfare, and their errors
-    :raises ValueError: if the environment has other agents, or the model knows observations under another VecNormalize
+    :raises ValueError: if the environment has other agents, the model knows observations under another VecNormalize, or an
+        episode does not end
     """
     if n_eval_episodes < 1:
         raise ValueError(f"n_eval_episodes={n_eval_episodes}: every representative needs at least 1 episode")
@@ -108,12 +116,13 @@ def evaluate_welfare(
     check_same_population(model.population, population_of(vec_env))
     model.check_vec_normalize(vec_env)
 
+    lengths = EpisodeLengths(vec_env, max_episode_steps)
     normalizer = unwrap_vec_normalize(vec_env)
     training = None if normalizer is None else normalizer.training
     if normalizer is not None:
         normalizer.training = False
     try:
-        moments = _run_episodes(model, vec_env, n_eval_episodes, deterministic)
+        moments = _run_episodes(model, vec_env, n_eval_episodes, deterministic, lengths)
     finally:
         if normalizer is not None and training is not None:
             normalizer.training = training
@@ -225,7 +234,9 @@ class _Moments:
         return np.divide(squares, counts - 1, out=np.full_like(squares, np.nan), where=enough)
 
 
-def _run_episodes(model: RepresentedOnPolicyAlgorithm, env: VecEnv, n_eval_episodes: int, deterministic: bool) -> _Moments:
+def _run_episodes(
+    model: RepresentedOnPolicyAlgorithm, env: VecEnv, n_eval_episodes: int, deterministic: bool, lengths: EpisodeLengths
+) -> _Moments:
     k, n_envs = model.k, env.num_envs
     # Of this environment: a loaded model may know none
     weights = agent_weights_of(env, model.n_agents)
@@ -240,6 +251,7 @@ def _run_episodes(model: RepresentedOnPolicyAlgorithm, env: VecEnv, n_eval_episo
     while (episodes < n_episodes).any():
         actions, _ = model.predict(obs, deterministic=deterministic, representative=episodes % k)  # type: ignore[arg-type]
         obs, _, dones, infos = env.step(actions)
+        lengths.add(dones)
         running += reward_vectors(infos, size, key)
         for idx in np.flatnonzero(dones):
             if episodes[idx] < n_episodes:

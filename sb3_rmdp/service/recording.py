@@ -25,6 +25,7 @@ from sb3_rmdp.common.population import (
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.service.episodes import PLAIN, EvaluationEpisodes, Origin, Trajectories, policy_fingerprint
 from sb3_rmdp.vec_env import make_represented_vec_env
+from sb3_rmdp.vec_env.episodes import EpisodeLengths
 
 #: Memory that trajectories may take by default: 2 GiB, fifteen times what 20 x 50 episodes of HalfCheetah need
 MAX_BYTES = 2**31
@@ -46,6 +47,7 @@ def record_episodes(
     seed: int | None = 0,
     trajectories: bool = True,
     max_bytes: int = MAX_BYTES,
+    max_episode_steps: int | None = None,
 ) -> EvaluationEpisodes:
     """
     Let every representative act for a number of episodes, for users to come.
@@ -61,10 +63,12 @@ def record_episodes(
     :param seed: of the environment and of the global random number generators; ``None`` to seed nothing
     :param trajectories: keep observations, actions and numbers in infos, which reward functions are called with. Returns
         alone do for users who come with weights or scores
-    :param max_bytes: memory that trajectories may take; beyond it they are dropped with a warning, and returns are kept
+    :param max_bytes: memory that trajectories may take; those of running episodes included; beyond it they are dropped
+        with a warning, and returns are kept
+    :param max_episode_steps: steps that an episode may take, as for :func:`evaluate_welfare`
     :return: the episodes
-    :raises ValueError: if a number is out of its range, the environment has other agents, or observations are known to the
-        model under another VecNormalize
+    :raises ValueError: if a number is out of its range, the environment has other agents, observations are known to the
+        model under another VecNormalize, or an episode does not end
     """
     if n_episodes < 2:
         raise ValueError(f"n_episodes={n_episodes}: the error of a return is known from 2 episodes per representative on")
@@ -83,11 +87,12 @@ def record_episodes(
     training = None if normalizer is None else normalizer.training
     # Of this environment: a loaded model may know none
     weights = agent_weights_of(vec_env, model.n_agents)
+    lengths = EpisodeLengths(vec_env, max_episode_steps)
     recording = _Recording(model.k, n_episodes, weights.size, trajectories, max_bytes)
     try:
         if normalizer is not None:
             normalizer.training = False
-        _run(model, vec_env, weights, recording, deterministic, _originals(normalizer) if trajectories else None)
+        _run(model, vec_env, weights, recording, lengths, deterministic, _originals(normalizer) if trajectories else None)
     finally:
         if normalizer is not None and training is not None:
             normalizer.training = training
@@ -129,6 +134,7 @@ def _run(
     env: VecEnv,
     weights: AgentWeights,
     recording: _Recording,
+    lengths: EpisodeLengths,
     deterministic: bool,
     originals: Callable[[Any, bool], Observations] | None,
 ) -> None:
@@ -137,6 +143,7 @@ def _run(
     :param env: where it acts
     :param weights: of the agents
     :param recording: where episodes go
+    :param lengths: of the episodes that are running
     :param deterministic: take modes
     :param originals: observations as the environment gave them; ``None`` if no trajectories are wanted
     """
@@ -145,7 +152,7 @@ def _run(
     # Episode number m belongs to representative m mod k; an env that is through with one takes the next number
     episodes = np.arange(n_envs)
     started = n_envs
-    running, steps = np.zeros((n_envs, weights.size)), np.zeros(n_envs, dtype=np.int64)
+    running = np.zeros((n_envs, weights.size))
     pieces = [_Piece() for _ in range(n_envs)]
     obs = env.reset()
     while (episodes < n_episodes).any():
@@ -153,7 +160,7 @@ def _run(
         before = originals(obs, False) if originals and recording.wanted else None
         obs, _, dones, infos = env.step(actions)
         running += reward_vectors(infos, weights.size, key)
-        steps += 1
+        steps = lengths.add(dones)
         if before is not None:
             for idx in np.flatnonzero(episodes < n_episodes):
                 pieces[idx].add({name: array[idx] for name, array in before.items()}, actions[idx], infos[idx])
@@ -165,9 +172,11 @@ def _run(
                     pieces[idx].end(originals(_terminal(infos[idx]), True))
                     recording.keep(representative, episode, pieces[idx])
             pieces[idx] = _Piece()
-            running[idx], steps[idx] = 0.0, 0
+            running[idx] = 0.0
             episodes[idx] = started
             started += 1
+        if before is not None and not recording.has_room(pieces):
+            pieces = [_Piece() for _ in range(n_envs)]
 
 
 def _terminal(info: Mapping[str, Any]) -> Any:
@@ -191,12 +200,16 @@ class _Piece:
         self.observations: list[Observations] = []
         self.actions: list[Any] = []
         self.infos: list[dict[str, float]] = []
+        #: Memory that the arrays take; what Python adds is not counted
+        self.nbytes = 0
 
     def add(self, observation: Observations, action: Any, info: Mapping[str, Any]) -> None:
         """One more step; arrays are copied, since vec envs may write into them again."""
         self.observations.append({key: _single(array) for key, array in observation.items()})
         self.actions.append(_single(action))
         self.infos.append({key: float(value) for key, value in info.items() if _is_number(value)})
+        seen = sum(array.nbytes for array in self.observations[-1].values())
+        self.nbytes += seen + self.actions[-1].nbytes + 8 * len(self.infos[-1])
 
     def end(self, terminal: Observations) -> None:
         """
@@ -257,13 +270,22 @@ class _Recording:
         arrays = [*stacked.observations.values(), stacked.actions, *stacked.infos.values()]
         self._bytes += sum(array.nbytes for array in arrays)
         self._kept[representative, episode] = stacked
-        if self._bytes > self._max_bytes:
+
+    def has_room(self, running: list[_Piece]) -> bool:
+        """
+        Drop all trajectories, with a warning, once they take too much memory.
+
+        :param running: what there is of episodes that have not ended
+        :return: whether they are still wanted
+        """
+        if self._bytes + sum(piece.nbytes for piece in running) > self._max_bytes:
             self._kept, self.wanted = {}, False
             warnings.warn(
                 f"trajectories take more than {self._max_bytes} bytes and are dropped; returns are kept, which do for users "
                 "who come with weights or scores. Record fewer episodes, or pass a larger max_bytes",
                 stacklevel=4,
             )
+        return self.wanted
 
     def trajectories(self) -> Trajectories | None:
         """All of them, by representative and episode; ``None`` if they are not kept."""

@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR
+from sb3_rmdp.vec_env.episodes import EpisodeLengths, UnseenEnds
 from sb3_rmdp.vec_env.infos import BatchInfos
 
 if TYPE_CHECKING:
@@ -60,10 +61,12 @@ class WelfareVecEnv(VecEnvWrapper):
     In place of the mean over all agents, which says nothing of who is served by whom, an environment in which j acts pays
     ``k / n_agents`` times the sum of the rewards of the agents that j serves. The mean return over whole cycles of
     representatives, k episodes or a multiple of that, is then social welfare (eq. 2 divided by n).
-    ``info["episode"]["r"]`` of a Monitor below is replaced as well.
+    ``info["episode"]["r"]`` of a Monitor below is replaced as well, and the entry is written where a time limit above the
+    Monitor has ended an episode, which SB3's evaluations would not count.
 
     Representatives must take turns, as they do in ``model.predict(obs, state, episode_start)``; rewards of all other actions
-    pass unchanged, so that the wrapper does no harm to a training environment.
+    pass unchanged, so that the wrapper does no harm to a training environment. An episode of representatives that does not end
+    raises an error in the end, see :class:`EpisodeLengths`.
 
     :param venv: a vec env of represented environments
     """
@@ -74,11 +77,16 @@ class WelfareVecEnv(VecEnvWrapper):
         self._acting: np.ndarray | None = None
         self._weights: np.ndarray | None = None
         self._key = REWARD_VECTOR
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lengths, self._unseen_ends = EpisodeLengths(self.venv), UnseenEnds(self.venv)
 
     def reset(self) -> VecEnvObs:
         """See SB3; the assignment is looked at again, since the model may have learned in between."""
         self._returns[:] = 0.0
         self._weights = None
+        self._begin()
         return self.venv.reset()
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -104,9 +112,11 @@ class WelfareVecEnv(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """See SB3."""
         obs, rewards, dones, infos = self.venv.step_wait()
+        self._unseen_ends.add(rewards, dones, infos)
         if self._acting is None:
             return obs, rewards, dones, infos
         assert self._weights is not None
+        self._lengths.add(dones)
         batch = infos.reward_vectors if isinstance(infos, BatchInfos) and infos.key == self._key else None
         vectors = [info[self._key] for info in infos] if batch is None else batch
         shares = np.array([self._weights[j] @ vector for j, vector in zip(self._acting, vectors, strict=True)])
@@ -114,7 +124,7 @@ class WelfareVecEnv(VecEnvWrapper):
         for idx in np.flatnonzero(dones):
             if "episode" in infos[idx]:
                 infos[idx]["episode"]["r"] = float(self._returns[idx])
-            self._returns[idx] = 0.0
+                self._returns[idx] = 0.0
         return obs, shares, dones, infos
 
 

@@ -19,6 +19,7 @@ from sb3_rmdp import RepresentedPPO, WelfareEvaluation, evaluate_welfare
 from sb3_rmdp.common.files import save_whole
 from sb3_rmdp.common.report import plain, save_text, summarize, with_error, worst_off
 from sb3_rmdp.envs import ResourceGatheringEnv
+from sb3_rmdp.vec_env.episodes import EpisodeLengths
 from sb3_rmdp.zoo.run_folder import RunFolder, read_run_folder
 
 CARD = "model_card.md"
@@ -29,7 +30,7 @@ PACKAGES = ("sb3_rmdp", "stable-baselines3", "rl_zoo3", "gymnasium", "torch", "n
 PAPER = "[Personalized Reinforcement Learning with a Budget of Policies](https://doi.org/10.1609/aaai.v38i11.29169)"
 
 
-def write_model_card(run_folder: str | Path, n_eval_episodes: int = 10) -> Path:
+def write_model_card(run_folder: str | Path, n_eval_episodes: int = 10, max_episode_steps: int | None = None) -> Path:
     """
     Evaluate the best model of a run (or the last, where none was kept as the best) and write ``model_card.md`` beside it.
 
@@ -39,6 +40,7 @@ def write_model_card(run_folder: str | Path, n_eval_episodes: int = 10) -> Path:
     :param run_folder: folder of a training of RL Zoo, e.g. "logs/rppo/rmdp-ResourceGathering-v0_1"; the card names it as it is
         given here
     :param n_eval_episodes: episodes per representative, at least 1, for likeliest actions and again for sampled ones
+    :param max_episode_steps: steps that an episode may take, as for :func:`evaluate_welfare`
     :return: the card
     :raises FileNotFoundError: if there is no such folder, or no model in it
     :raises ValueError: if it is no run folder, or the model does not fit its environment
@@ -55,7 +57,7 @@ def write_model_card(run_folder: str | Path, n_eval_episodes: int = 10) -> Path:
         for name, deterministic in (("likeliest", True), ("sampled", False)):
             set_random_seed(SEED)
             env.seed(SEED)
-            results[name] = evaluate_welfare(model, env, n_eval_episodes, deterministic)
+            results[name] = evaluate_welfare(model, env, n_eval_episodes, deterministic, max_episode_steps)
         pictures = _draw(run.path, model, env, results["likeliest"])
         bound = "optimum" if _grid(env) else "upper bound"
     finally:
@@ -109,10 +111,11 @@ def _draw(folder: Path, model: RepresentedPPO, env: VecEnv, result: WelfareEvalu
 
 def _tour(model: RepresentedPPO, env: VecEnv, representative: int) -> list[tuple[int, int]]:
     infos: list[dict[str, Any]] = []
-    obs, over = env.reset(), False
+    obs, over, lengths = env.reset(), False, EpisodeLengths(env)
     while not over:
         action, _ = model.predict(obs, deterministic=True, representative=representative)  # type: ignore[arg-type]
         obs, _, dones, infos = env.step(action)
+        lengths.add(dones)
         over = bool(dones[0])
     return infos[0]["tour"]
 
