@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_rmdp.envs.contract import REWARD_VECTOR
 from sb3_rmdp.vec_env.infos import BatchInfos
+from sb3_rmdp.vec_env.watch import Counted
 
 #: gymnasium's checker looks at the first two steps, and the wrapper that enforces the order at the first.
 LONG_WAY = 2
@@ -78,6 +79,54 @@ def layers(env: gym.Env) -> Layers:
     return Layers(inner, limit, monitor)
 
 
+class Structure:
+    """
+    What environments are made of: which wrappers are around them, and which methods somebody has set on the objects.
+
+    :param envs: of a vec env
+    """
+
+    def __init__(self, envs: Sequence[gym.Env]):
+        self._envs = list(envs)
+        self._above: list[Any] = []
+        self._below: list[Any] = []
+        inner: list[Any] = []
+        for env in envs:
+            one = env
+            while isinstance(one, gym.Wrapper):
+                self._above.append(one)
+                self._below.append(one.env)
+                one = one.env
+            inner.append(one)
+        self._objects = [*self._above, *inner]
+        self._attributes = [vars(one) for one in self._objects]
+        # Whoever sets a method adds an attribute; step may be there already, since trainings count its calls
+        self._sizes = [len(known) for known in self._attributes]
+        self._steps = [known.get("step") for known in self._attributes]
+
+    def is_of(self, envs: Sequence[gym.Env]) -> bool:
+        """
+        :param envs: of the same vec env, at any later time
+        :return: whether everything is as it was
+        """
+        return (
+            envs == self._envs
+            and [wrapper.env for wrapper in self._above] == self._below
+            and [len(known) for known in self._attributes] == self._sizes
+            and [known.get("step") for known in self._attributes] == self._steps
+        )
+
+    def check_methods(self) -> None:
+        """
+        :raises ValueError: if a method was set on an object in the place of that of its class, which would be passed over
+        """
+        for one in self._objects:
+            for name, value in vars(one).items():
+                counted = isinstance(value, Counted) and value.plain
+                if name != "reset" and not counted and callable(getattr(type(one), name, None)):
+                    raise ValueError(f"{type(one).__name__} has a method {name} of its own")
+
+
 class BatchedVecEnv(DummyVecEnv):
     """
     A DummyVecEnv that does per batch what needs not be done per environment, with the same results bit for bit.
@@ -88,7 +137,8 @@ class BatchedVecEnv(DummyVecEnv):
     ``buf_obs``, ``buf_rews``, ``buf_dones`` and ``buf_infos`` are not kept up to date.
 
     The first two steps, and those for which something is not as it should be, go the long way through the environments,
-    which know what to check and to complain about.
+    which know what to check and to complain about. So do steps of environments that are no longer alike: attributes that are
+    set later, on all of them or on some, wrappers and methods that are put around or upon them, count from the next step on.
 
     :param env_fns: functions that make one environment each
     :raises ValueError: if an environment is not one of :attr:`env_classes`, has wrappers of its own, or differs from the rest
@@ -105,7 +155,7 @@ class BatchedVecEnv(DummyVecEnv):
         if reason is not None:
             raise ValueError(f"{type(self).__name__} cannot step these environments: {reason}; use SB3's DummyVecEnv")
         self._to_check = LONG_WAY
-        self._bind()
+        self._look()
 
     @classmethod
     def why_not(cls, envs: Sequence[gym.Env]) -> str | None:
@@ -122,6 +172,7 @@ class BatchedVecEnv(DummyVecEnv):
                 if base.render_mode == "human":
                     raise ValueError('render_mode="human" draws within every step of an environment')
             cls._check_alike(bases)
+            Structure(envs).check_methods()
         except ValueError as error:
             return str(error)
         return None
@@ -134,9 +185,16 @@ class BatchedVecEnv(DummyVecEnv):
         :raises ValueError: if they differ in what must be the same for all
         """
 
+    def _look(self) -> None:
+        """See what the environments are made of: at construction, in a copy, and whenever that has changed."""
+        self._structure = Structure(self.envs)
+        self._together = self.why_not(self.envs) is None
+        if self._together:
+            self._bind()
+
     @abstractmethod
     def _bind(self) -> None:
-        """Take hold of what the environments are made of: at construction, and in a copy."""
+        """Take hold of environments that can be stepped together."""
         self._layers = [layers(env) for env in self.envs]
         self._limits = [(i, part.limit) for i, part in enumerate(self._layers) if part.limit is not None]
         self._monitors = [(i, part.monitor) for i, part in enumerate(self._layers) if part.monitor is not None]
@@ -145,7 +203,7 @@ class BatchedVecEnv(DummyVecEnv):
     def _fits(self, actions: np.ndarray) -> bool:
         """
         :param actions: of all environments
-        :return: whether these are actions that :meth:`_advance` can take
+        :return: whether these are actions that :meth:`_advance` can take, and environments still have the same settings
         """
 
     @abstractmethod
@@ -160,7 +218,14 @@ class BatchedVecEnv(DummyVecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """See SB3; the infos are a :class:`BatchInfos`."""
         actions = np.asarray(self.actions)
-        if self._to_check or not self._fits(actions) or any(monitor.needs_reset for _, monitor in self._monitors):
+        if not self._structure.is_of(self.envs):
+            self._look()
+        if (
+            self._to_check
+            or not self._together
+            or any(monitor.needs_reset for _, monitor in self._monitors)
+            or not self._fits(actions)
+        ):
             return self._long_way()
         observations, rewards, vectors, terminated, build = self._advance(actions)
         truncated: list[int] = []
@@ -193,18 +258,20 @@ class BatchedVecEnv(DummyVecEnv):
         """A step of DummyVecEnv, with infos of the same kind as in any other step."""
         observations, rewards, dones, infos = super().step_wait()
         self._to_check = max(self._to_check - 1, 0)
-        vectors = np.stack([info[self.reward_key] for info in infos])
-        batch = BatchInfos(vectors, infos.__getitem__, self.reward_key)
+        vectors = [vector for info in infos if isinstance(vector := info.get(self.reward_key), np.ndarray)]
+        if len(vectors) < len(infos) or len({vector.shape for vector in vectors}) > 1:
+            return observations, rewards, dones, infos  # of environments that are no longer alike
+        batch = BatchInfos(np.stack(vectors), infos.__getitem__, self.reward_key)
         return observations, rewards, dones, batch  # type: ignore[return-value]
 
     def __getstate__(self) -> dict[str, Any]:
         # What _bind takes hold of belongs to these environments, and not to copies of them
-        bound = ("_layers", "_limits", "_monitors", *self._bound)
+        bound = ("_structure", "_together", "_layers", "_limits", "_monitors", *self._bound)
         return {name: value for name, value in self.__dict__.items() if name not in bound}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._bind()
+        self._look()
 
     #: Names of further attributes that _bind sets.
     _bound: ClassVar[tuple[str, ...]] = ()

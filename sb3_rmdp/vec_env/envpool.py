@@ -23,7 +23,7 @@ from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, integer
 from sb3_rmdp.envs.velocity import AntVelocityEnv, HalfCheetahVelocityEnv, HopperVelocityEnv, Walker2dVelocityEnv
 from sb3_rmdp.vec_env.batched import layers
 from sb3_rmdp.vec_env.infos import BatchInfos
-from sb3_rmdp.vec_env.robots import ROBOTS
+from sb3_rmdp.vec_env.robots import ROBOTS, equal_settings
 
 #: EnvPool's name of a robot, and gymnasium's file of the model that it has.
 TASKS: dict[type, tuple[str, str]] = {
@@ -89,8 +89,10 @@ class EnvPoolVecEnv(VecEnv):
             env.close()
             raise ValueError(f"EnvPool cannot step this environment: {error}; use fastest_vec_env in its place") from None
         self._env = Monitor(env) if monitor is None else monitor
-        self._reward_key = REWARD_VECTOR if self._base.reward_weights is None else REWARD_FEATURES
-        self._max_steps = math.inf if limit is None else limit._max_episode_steps
+        self._limit = limit
+        self._read = ROBOTS[type(self._base)].read()
+        self._known = self._settings()
+        self._dt = self._base.dt
         super().__init__(len(env_fns), env.observation_space, env.action_space)
         self._pool: Any = None
         self._actions = np.empty(0)
@@ -104,6 +106,7 @@ class EnvPoolVecEnv(VecEnv):
 
         :return: (n_envs, observation_dim) float64
         """
+        self._check_settings()
         if self._pool is None or None not in self._seeds:
             self._pool = self._make_pool()
         self._reset_seeds()
@@ -113,8 +116,9 @@ class EnvPoolVecEnv(VecEnv):
     def step_async(self, actions: np.ndarray) -> None:
         """
         :param actions: (n_envs, action_dim) torques within the action space
-        :raises ValueError: if these are no numbers, or of another shape
+        :raises ValueError: if these are no numbers, or of another shape, or the settings of the task were changed
         """
+        self._check_settings()
         self._actions = np.asarray(actions)
         expected = (self.num_envs, *(self.action_space.shape or ()))
         if self._actions.shape != expected or self._actions.dtype.kind not in "iuf":
@@ -137,8 +141,8 @@ class EnvPoolVecEnv(VecEnv):
         def info_of(i: int) -> dict[str, Any]:
             return {**{name: motion[name][i] for name in REPORTED if name in motion}, "TimeLimit.truncated": False}
 
-        infos = BatchInfos(vectors, info_of, self._reward_key)
-        dones = terminated | (self._lengths >= self._max_steps)
+        infos = BatchInfos(vectors, info_of, REWARD_VECTOR if self._base.reward_weights is None else REWARD_FEATURES)
+        dones = terminated | (self._lengths >= (math.inf if self._limit is None else self._limit._max_episode_steps))
         over = np.flatnonzero(dones).tolist()
         for i in over:
             infos[i]["episode"] = self._end_episode(i, infos[i])
@@ -148,6 +152,21 @@ class EnvPoolVecEnv(VecEnv):
             observations[over] = self._begin(over)
         # SB3 declares a list; what it and its wrappers do with it, BatchInfos can do
         return observations, means.astype(np.float32), dones, infos  # type: ignore[return-value]
+
+    def _settings(self) -> tuple[Any, ...]:
+        return *self._read(self._base), self._base._reset_noise_scale
+
+    def _check_settings(self) -> None:
+        """
+        :raises ValueError: if somebody has set what EnvPool's copies were made with, and would not hear of
+        """
+        settings = self._settings()
+        # Agents and their wishes are looked at in every step, and may be others
+        if equal_settings(settings, self._known):
+            return
+        if pool_config(self._base) != self._config or self._base.dt != self._dt:
+            raise ValueError("settings of the task were changed, and copies within EnvPool keep theirs: make another vec env")
+        self._known = settings
 
     def _make_pool(self) -> Any:
         """Copies with the seeds that are set; EnvPool takes seeds here only."""

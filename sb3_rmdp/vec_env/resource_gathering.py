@@ -23,7 +23,7 @@ class ResourceGatheringVecEnv(BatchedVecEnv):
     """
 
     env_classes = (ResourceGatheringEnv,)
-    _bound: ClassVar[tuple[str, ...]] = ("_bases", "_observations")
+    _bound: ClassVar[tuple[str, ...]] = ("_bases", "_observations", "_rows", "_counts")
 
     @classmethod
     def _check_alike(cls, bases: list[Any]) -> None:
@@ -37,11 +37,18 @@ class ResourceGatheringVecEnv(BatchedVecEnv):
         self._bases: list[ResourceGatheringEnv] = [part.base for part in self._layers]
         # Environments write in place: from now on into rows of this array
         self._observations = np.stack([base._observation for base in self._bases])
-        for base, row in zip(self._bases, self._observations, strict=True):
+        self._rows = list(self._observations)
+        for base, row in zip(self._bases, self._rows, strict=True):
             base._observation = row
+        self._counts = [base.n_agents for base in self._bases]
 
     def _fits(self, actions: np.ndarray) -> bool:
-        return actions.dtype.kind in "iu" and actions.shape == (self.num_envs,)
+        return (
+            actions.dtype.kind in "iu"
+            and actions.shape == (self.num_envs,)
+            and [base.n_agents for base in self._bases] == self._counts
+            and all(base._observation is row for base, row in zip(self._bases, self._rows, strict=True))
+        )
 
     def _advance(self, actions: np.ndarray) -> Moves:
         over: list[int] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import mujoco
@@ -19,6 +21,7 @@ class Motion(NamedTuple):
     :param qvel: (n_envs, nv) velocities after the step
     :param velocity: (n_envs, 1 or 2) speeds in m/s: forward and, of robots that move in a plane, sideways
     :param forces: (n_envs, bodies, 6) contact forces, where the robot takes note of them
+    :param heights: heights of start states, in m, of robots that report how far they are above them
     """
 
     actions: np.ndarray
@@ -26,6 +29,23 @@ class Motion(NamedTuple):
     qvel: np.ndarray
     velocity: np.ndarray
     forces: np.ndarray | None
+    heights: list[float]
+
+
+#: Attributes that every robot has: what gymnasium reports, what a step of the simulation is, and who is paid for what
+ALWAYS = (
+    "_forward_reward_weight",
+    "_ctrl_cost_weight",
+    "_exclude_current_positions_from_observation",
+    "frame_skip",
+    "model.opt.timestep",
+    "render_mode",
+    "n_agents",
+    "targets",
+    "max_velocity",
+    "feature_speeds",
+    "_weights",
+)
 
 
 class Robot:
@@ -34,16 +54,26 @@ class Robot:
 
     Results are bit for bit those of gymnasium's environment: the same operations in the same order, over a batch.
 
-    :param env: one of the environments; the others have the same :meth:`settings`
+    A robot never changes, so that infos which somebody looks at later are those of their step: environments whose settings
+    change get another one, see :meth:`read`.
+
+    :param settings: of all environments that are stepped together, as :meth:`read` gives them
     """
 
     #: Attributes of gymnasium's environment that enter into what it observes, reports and ends by.
     names: tuple[str, ...] = ()
+    #: Whether infos tell how far the robot is above its start state
+    tells_height = False
 
-    def __init__(self, env: Any):
-        self.settings = self.settings_of(env)
-        self.dt = env.dt
-        self.init_qpos = env.init_qpos.copy()
+    def __init__(self, settings: tuple[Any, ...]):
+        self.settings: dict[str, Any] = dict(zip((*ALWAYS, *self.names), settings, strict=True))
+        #: Seconds that a step takes, as gymnasium computes them
+        self.dt = self.settings["model.opt.timestep"] * self.settings["frame_skip"]
+
+    @classmethod
+    def read(cls) -> Callable[[Any], tuple[Any, ...]]:
+        """A function of an environment to the settings that it has now."""
+        return attrgetter(*ALWAYS, *cls.names)
 
     @classmethod
     def settings_of(cls, env: Any) -> dict[str, Any]:
@@ -52,11 +82,11 @@ class Robot:
         :return: everything in which environments that are stepped together must agree
         :raises ValueError: if gymnasium's environment has no such attributes in this version
         """
-        always = ("_forward_reward_weight", "_ctrl_cost_weight", "_exclude_current_positions_from_observation")
-        missing = [name for name in (*always, *cls.names) if not hasattr(env, name)]
+        told = (*ALWAYS[:3], *cls.names)
+        missing = [name for name in told if not hasattr(env, name)]
         if missing:
             raise ValueError(f"gymnasium's {type(env).__name__} has no {', '.join(missing)} in this version")
-        values = {name: getattr(env, name) for name in (*always, *cls.names)}
+        values = {name: getattr(env, name) for name in told}
         return {**values, "fullpath": env.fullpath, "dt": env.dt, "frame_skip": env.frame_skip, "agents": env.population_id}
 
     def place(self, env: Any) -> np.ndarray:
@@ -111,6 +141,7 @@ class Walker(Robot):
     """Walker2d."""
 
     names: tuple[str, ...] = ("_terminate_when_unhealthy", "_healthy_reward", "_healthy_z_range", "_healthy_angle_range")
+    tells_height = True
 
     def observe(self, motion: Motion) -> np.ndarray:
         """See the base class."""
@@ -129,7 +160,7 @@ class Walker(Robot):
         assert healthy is not None
         return {
             "x_position": motion.qpos[i, 0],
-            "z_distance_from_origin": motion.qpos[i, 1] - self.init_qpos[1],
+            "z_distance_from_origin": motion.qpos[i, 1] - motion.heights[i],
             "x_velocity": motion.velocity[i, 0],
             **self.terms(motion, i),
             "reward_survive": healthy[i] * self.settings["_healthy_reward"],
@@ -213,6 +244,18 @@ ROBOTS: dict[type, type[Robot]] = {
     HopperVelocityEnv: Hopper,
     Walker2dVelocityEnv: Walker,
 }
+
+
+def equal_settings(settings: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """
+    :param settings: of an environment, see :meth:`Robot.read`
+    :param others: of another one, or at another time
+    :return: whether they are the same
+    """
+    try:
+        return settings == others  # arrays in them are the same objects, as a rule
+    except ValueError:
+        return all(one is other or np.array_equal(one, other) for one, other in zip(settings, others, strict=True))
 
 
 def simulate(model: Any, data: Any, frame_skip: int, forces: bool) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from sb3_rmdp.common.team import Team
 from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, integer
 from sb3_rmdp.vec_env.batched import BatchedVecEnv, Moves
-from sb3_rmdp.vec_env.robots import ROBOTS, Motion, simulate
+from sb3_rmdp.vec_env.robots import ROBOTS, Motion, Robot, equal_settings, simulate
 
 #: With two cores, two threads took 1.4 times as long as one for 5 environments, 0.9 times for 10, 0.8 times for 20 and 50.
 ENVS_PER_THREAD = 5
@@ -31,7 +31,10 @@ class VelocityVecEnv(BatchedVecEnv):
     """
 
     env_classes = tuple(ROBOTS)
-    _bound: ClassVar[tuple[str, ...]] = ("_robot", "_parts", "_chunks", "_places", "_qpos", "_qvel", "_forces", "_team")
+    _bound: ClassVar[tuple[str, ...]] = (
+        *("_bases", "_read", "_settings", "_observes", "_robot", "_models", "_data", "_controls"),
+        *("_chunks", "_places", "_qpos", "_qvel", "_forces", "_team"),
+    )
 
     def __init__(self, env_fns: list[Callable[[], gym.Env]], n_threads: int | None = None):
         if n_threads is None:
@@ -52,22 +55,48 @@ class VelocityVecEnv(BatchedVecEnv):
 
     def _bind(self) -> None:
         super()._bind()
-        bases = [part.base for part in self._layers]
-        base = bases[0]
-        self.reward_key = REWARD_VECTOR if base.reward_weights is None else REWARD_FEATURES
-        self._robot = robot = ROBOTS[type(base)](base)
-        # Views of MuJoCo's memory, which stays where it is as long as the environment lives
-        self._qpos = [base.data.qpos for base in bases]
-        self._qvel = [base.data.qvel for base in bases]
-        self._places = [robot.place(base) for base in bases]
-        forces = [robot.forces(base) for base in bases]
-        self._forces = [force for force in forces if force is not None]
-        self._parts = [(base.data.ctrl, base.model, base.data) for base in bases]
+        self._bases: list[Any] = [part.base for part in self._layers]
+        self._read = ROBOTS[type(self._bases[0])].read()
+        self._take_hold(self._read(self._bases[0]))
         self._chunks = np.array_split(np.arange(self.num_envs), self.n_threads)
-        self._team: Team[None] = Team(self.n_threads)
+        if not hasattr(self, "_team"):
+            self._team: Team[None] = Team(self.n_threads)
+
+    def _take_hold(self, settings: tuple[Any, ...]) -> None:
+        """
+        Take hold of settings, and of where MuJoCo has the state of the environments.
+
+        :param settings: of all environments
+        """
+        base = self._bases[0]
+        # Whoever gave a list may write into it
+        self._settings = settings = tuple(tuple(value) if isinstance(value, list) else value for value in settings)
+        # Observations of other settings may not fit into the space any more
+        self._observes = base._get_obs().shape == self.observation_space.shape
+        self._robot: Robot = ROBOTS[type(base)](settings)
+        self.reward_key = REWARD_VECTOR if base.reward_weights is None else REWARD_FEATURES
+        # Views of MuJoCo's memory, which stays where it is as long as its objects live
+        self._models, self._data = [one.model for one in self._bases], [one.data for one in self._bases]
+        self._qpos, self._qvel = [data.qpos for data in self._data], [data.qvel for data in self._data]
+        self._controls = [data.ctrl for data in self._data]
+        self._places = [self._robot.place(one) for one in self._bases]
+        forces = [self._robot.forces(one) for one in self._bases]
+        self._forces = [force for force in forces if force is not None]
 
     def _fits(self, actions: np.ndarray) -> bool:
-        return actions.dtype.kind in "iuf" and actions.shape == (self.num_envs, len(self._parts[0][0]))
+        if actions.dtype.kind not in "iuf" or actions.shape != (self.num_envs, len(self._controls[0])):
+            return False
+        return self._alike() and self._observes and self._robot.settings["render_mode"] != "human"
+
+    def _alike(self) -> bool:
+        """Whether all environments have the same settings now, which are taken hold of."""
+        first, *others = [self._read(base) for base in self._bases]
+        if not all(equal_settings(settings, first) for settings in others):
+            return False
+        moved = [base.model for base in self._bases] != self._models or [base.data for base in self._bases] != self._data
+        if moved or not equal_settings(self._settings, first):
+            self._take_hold(first)
+        return True
 
     def _simulate(self, actions: np.ndarray, chunk: np.ndarray) -> None:
         """
@@ -76,14 +105,13 @@ class VelocityVecEnv(BatchedVecEnv):
         :param actions: (n_envs, action_dim)
         :param chunk: indices of the environments
         """
-        frame_skip, forces = self._layers[0].base.frame_skip, bool(self._forces)
+        frame_skip, forces = self._robot.settings["frame_skip"], bool(self._forces)
         for i in chunk:
-            ctrl, model, data = self._parts[i]
-            ctrl[:] = actions[i]
-            simulate(model, data, frame_skip, forces)
+            self._controls[i][:] = actions[i]
+            simulate(self._models[i], self._data[i], frame_skip, forces)
 
     def _advance(self, actions: np.ndarray) -> Moves:
-        robot, n_envs, base = self._robot, self.num_envs, self._layers[0].base
+        robot, n_envs, base = self._robot, self.num_envs, self._bases[0]
         before = np.concatenate(self._places).reshape(n_envs, -1)
         self._team.run([partial(self._simulate, actions, chunk) for chunk in self._chunks])
         motion = Motion(
@@ -93,6 +121,7 @@ class VelocityVecEnv(BatchedVecEnv):
             qvel=np.concatenate(self._qvel).reshape(n_envs, -1),
             velocity=(np.concatenate(self._places).reshape(n_envs, -1) - before) / robot.dt,
             forces=np.stack(self._forces) if self._forces else None,
+            heights=[float(one.init_qpos[1]) for one in self._bases] if robot.tells_height else [],
         )
         means, vectors = base.pay(motion.velocity[:, :1])
         healthy = robot.healthy(motion)

@@ -291,3 +291,34 @@ def test_factored_rewards() -> None:
             if 0.0 < info["x_velocity"] < 2.5:
                 assert info[REWARD_FEATURES] @ base.feature_speeds == pytest.approx(info["x_velocity"], abs=1e-5)
     RepresentedPPO("MlpPolicy", factored, k=2, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu").learn(192)
+
+
+SET_LATER: list[Callable[[Any], None]] = [
+    lambda base: setattr(base, "frame_skip", 1),
+    lambda base: setattr(base, "_terminate_when_unhealthy", False),
+    lambda base: setattr(base, "_reset_noise_scale", 0.5),
+    lambda base: setattr(base.model.opt, "timestep", 0.001),
+]
+
+
+@needs_envpool
+@pytest.mark.parametrize("change", SET_LATER)
+def test_settings_that_copies_would_not_hear_of_are_refused(change: Callable[[Any], None]) -> None:
+    env = make(HOPPER)
+    env.reset()
+    change(base_of(env))
+    for call in (env.reset, lambda: env.step(random_actions(env, 1)[0])):
+        with pytest.raises(ValueError, match="copies within EnvPool keep theirs: make another vec env"):
+            call()
+
+
+@needs_envpool
+def test_agents_and_time_limits_that_are_set_later_count() -> None:
+    env = make(HOPPER, n_agents=2, terminate_when_unhealthy=False)
+    env.reset()
+    base_of(env).targets = np.array([0.0, 0.0])
+    env.env_method("set_wrapper_attr", "_max_episode_steps", 3, indices=0)
+    for step in range(3):
+        _, _, dones, infos = env.step(np.zeros((3, 3), dtype=np.float32))
+        assert infos[0][REWARD_VECTOR][0] == infos[0][REWARD_VECTOR][1]
+        assert dones.all() == (step == 2)
