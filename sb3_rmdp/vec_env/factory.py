@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_rmdp.envs.contract import integer
 from sb3_rmdp.vec_env.batched import BatchedVecEnv
+from sb3_rmdp.vec_env.fidelity import CopiesDifferError, check_copies
 from sb3_rmdp.vec_env.resource_gathering import ResourceGatheringVecEnv
 from sb3_rmdp.vec_env.velocity import VelocityVecEnv
 
@@ -52,7 +54,7 @@ def _itself(env: gym.Env) -> gym.Env:
 
 
 def make_represented_vec_env(
-    env_id_or_env: str | gym.Env,
+    env_id_or_env: str | gym.Env | Callable[..., gym.Env],
     k: int,
     *,
     n_envs: int | None = None,
@@ -71,8 +73,8 @@ def make_represented_vec_env(
         >>> env = make_represented_vec_env("rmdp/HopperVelocity-v0", k=5, seed=0, env_kwargs={"n_agents": 20}, verbose=1)
         VelocityVecEnv: 5 environments, stepped together.
 
-    :param env_id_or_env: a gymnasium id, or an environment that ``gymnasium.make`` made, wrappers included; it is not used
-        itself
+    :param env_id_or_env: a gymnasium id; a function that makes an environment, given ``env_kwargs``; or an environment that
+        ``gymnasium.make`` made, wrappers included, which is not used itself
     :param k: number of representatives, at least 1
     :param n_envs: number of copies, at least 1; k by default, so that every representative acts in one
     :param seed: of the first reset; copy i gets ``seed + i``
@@ -82,11 +84,12 @@ def make_represented_vec_env(
         default :func:`fastest_vec_env` chooses
     :param verbose: 1 to say what was chosen, and why
     :return: a vec env, not yet reset
-    :raises ValueError: if the environment cannot be made again, or a number is out of its range
+    :raises ValueError: if the environment cannot be made again, or copies would lack what it has (attributes that were set on
+        it, statistics, files: :class:`CopiesDifferError`), or a number is out of its range
     """
     count = integer("k", k, minimum=1) if n_envs is None else integer("n_envs", n_envs, minimum=1)
     maker: str | Callable[..., gym.Env]
-    if isinstance(env_id_or_env, str):
+    if isinstance(env_id_or_env, str) or not isinstance(env_id_or_env, (gym.Env, VecEnv)):
         maker = env_id_or_env
     else:
         # A vec env has no spec either
@@ -96,6 +99,8 @@ def make_represented_vec_env(
 
         def maker(**kwargs: Any) -> gym.Env:
             return gym.make(spec, **kwargs)
+
+        check_copies(env_id_or_env, maker)
 
     def fastest(env_fns: list[Callable[[], gym.Env]]) -> DummyVecEnv:
         return fastest_vec_env(env_fns, verbose)
@@ -113,7 +118,8 @@ def represented_vec_env(env: GymEnv | str, k: int, verbose: int = 0) -> GymEnv:
     :param verbose: 1 to say what was made
     :return: a vec env of k monitored copies, wrappers included, see :func:`make_represented_vec_env`. An environment that was
         not made by ``gymnasium.make``, or that has wrappers which do not record their arguments, cannot be made again: it is
-        returned as it is, and representatives take turns in it.
+        returned as it is, and representatives take turns in it. The same goes, with a warning, for one that copies would not
+        be like: attributes were set on it, or a wrapper keeps statistics over episodes or writes files.
     """
     if isinstance(env, VecEnv):
         return env
@@ -121,6 +127,9 @@ def represented_vec_env(env: GymEnv | str, k: int, verbose: int = 0) -> GymEnv:
         return make_represented_vec_env(env, k, verbose=verbose)
     try:
         copies = make_represented_vec_env(env, k, verbose=verbose)
+    except CopiesDifferError as error:
+        warnings.warn(f"the {k} representatives take turns in the environment itself: {error}", stacklevel=3)
+        return env
     except (ValueError, TypeError, AttributeError, gym.error.Error):
         if verbose >= 1:
             print(f"{env} cannot be made again: the {k} representatives take turns in it. Pass a VecEnv for more copies.")
