@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_rmdp.approval.provenance import spec_of
 from sb3_rmdp.envs.resource_gathering import FULL_REWARD, ResourceGatheringEnv
-from sb3_rmdp.envs.velocity import VelocityTargets
+from sb3_rmdp.envs.velocity import EPISODE_STEPS, VelocityTargets
 from sb3_rmdp.oracles import velocity_welfare_bound
-
-#: Length of episodes for which bounds of the velocity tasks hold; they hold for shorter ones as well
-VELOCITY_STEPS = 1000
+from sb3_rmdp.vec_env.episodes import time_limit
 
 
 def own_policy_bounds(env: VecEnv, agents: np.ndarray) -> np.ndarray | None:
@@ -29,11 +26,12 @@ def own_policy_bounds(env: VecEnv, agents: np.ndarray) -> np.ndarray | None:
     if isinstance(base, ResourceGatheringEnv):
         return np.array([_shortest_tour(base, int(agent)) for agent in agents])
     if isinstance(base, VelocityTargets):
-        spec = spec_of(env)
-        if spec is None or spec.max_episode_steps is None or spec.max_episode_steps > VELOCITY_STEPS:
+        limit = time_limit(env)
+        if limit is None:
             return None
         targets, speeds = base.targets, base.feature_speeds
-        return np.array([velocity_welfare_bound(targets[[agent]], base.max_velocity, 1, speeds=speeds) for agent in agents])
+        bounds = [velocity_welfare_bound(targets[[agent]], base.max_velocity, 1, speeds=speeds) for agent in agents]
+        return np.array(bounds) * (limit / EPISODE_STEPS)
     return None
 
 

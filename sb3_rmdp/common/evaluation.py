@@ -21,7 +21,7 @@ from sb3_rmdp.common.population import (
     reward_vectors,
 )
 from sb3_rmdp.common.welfare import Nash, gini_coefficient
-from sb3_rmdp.vec_env.episodes import EpisodeLengths
+from sb3_rmdp.vec_env.episodes import EpisodeLengths, time_limit
 
 #: Share of the largest variance along any direction below which one is rounding
 NOTHING = 1e-12
@@ -148,11 +148,17 @@ def welfare_optimum(env: VecEnv, k: int) -> float | None:
     """
     :param env: a vec env
     :param k: number of representatives
-    :return: best possible welfare, or an upper bound; ``None`` if the environment has no method ``welfare_bound(k)``, or it
-        does not know
+    :return: best possible welfare, or an upper bound, in episodes as long as the time limit of the environment; ``None`` if
+        the environment has no method ``welfare_bound(k)``, or it does not know, or nothing limits what episodes are worth
     """
     bound = env.env_method("welfare_bound", k, indices=0)[0] if env.has_attr("welfare_bound") else None
-    return None if bound is None else float(bound)
+    if bound is None:
+        return None
+    steps = env.get_attr("welfare_bound_steps", indices=0)[0] if env.has_attr("welfare_bound_steps") else None
+    if steps is None:
+        return float(bound)
+    limit = time_limit(env)
+    return None if limit is None else float(bound) * (limit / steps)
 
 
 def as_vec_env(env: GymEnv) -> VecEnv:

@@ -15,6 +15,8 @@ from sb3_rmdp.envs.resource_gathering import STEP_LIMIT_OF_TASK, ResourceGatheri
 from sb3_rmdp.envs.reward_weights import RewardWeights
 from sb3_rmdp.envs.vector_reward import VectorReward
 from sb3_rmdp.envs.velocity import (
+    EPISODE_STEPS,
+    TIME_LIMIT_TOLD,
     AntVelocityEnv,
     HalfCheetahVelocityEnv,
     HopperVelocityEnv,
@@ -62,7 +64,12 @@ def register_envs() -> None:
         )
     for name in VELOCITY_TASKS:
         if f"rmdp/{name}-v0" not in registry:
-            register(id=f"rmdp/{name}-v0", entry_point=f"sb3_rmdp.envs.velocity:{name}Env", max_episode_steps=1000)
+            register(
+                id=f"rmdp/{name}-v0",
+                entry_point=f"sb3_rmdp.envs.velocity:{name}Env",
+                max_episode_steps=EPISODE_STEPS,
+                additional_wrappers=TIME_LIMIT_TOLD,
+            )
 
 
 register_envs()

@@ -33,6 +33,8 @@ class AgentsWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     key: ClassVar[str]
     #: Name of the argument that holds the function, for errors.
     function_name: ClassVar[str]
+    #: Hides that of the wrapped environment: the bound is another one
+    welfare_bound_steps: ClassVar[None] = None
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ Optional attributes, found in the same way and used where present (``None`` coun
   Agents are never drawn from the seed given to ``reset``.
 - ``welfare_bound(k) -> float`` is the best social welfare (mean return over agents) that ``k`` representatives can reach,
   or an upper bound of it.
+- ``welfare_bound_steps: int`` says that the bound grows with the length of episodes, and of which length it is: evaluations
+  multiply it by the time limit that is there over this number.
 
 :func:`sb3_rmdp.envs.check_represented_env` tests an environment against this contract.
 """

@@ -12,6 +12,7 @@ from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
+from gymnasium.envs.registration import WrapperSpec
 from gymnasium.utils import EzPickle
 
 from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, fingerprint, integer
@@ -20,6 +21,9 @@ from sb3_rmdp.envs.reward_weights import RewardWeights
 
 #: Reward per step at exactly the wanted speed: 100 for a perfect episode of 1000 steps.
 STEP_REWARD = 0.1
+
+#: Length of the paper's episodes, of which a perfect one is worth 100
+EPISODE_STEPS = 1000
 
 #: An agent is paid within max_velocity / STEEPNESS of its speed.
 STEEPNESS = 20.0
@@ -192,18 +196,28 @@ class VelocityTargets(gym.Env[Any, Any], EzPickle):
         """(n_agents, n_features) float32, read-only, in [0, 0.1]; ``None`` if rewards are not factored."""
         return None if self._weights is None else self._weights.array
 
+    #: What ``gymnasium.make`` has put around the environment to end its episodes; see :func:`tell_time_limit`
+    _time_limit: Any = None
+
+    @property
+    def welfare_bound_steps(self) -> int:
+        """Length of the episodes that :meth:`welfare_bound` is of: the limit of ``gymnasium.make``, 1000 without one."""
+        return EPISODE_STEPS if self._time_limit is None else int(self._time_limit._max_episode_steps)
+
     def welfare_bound(self, k: int) -> float:
         """
-        Upper bound of the mean return over the agents with ``k`` representatives, over episodes of 1000 steps.
+        Upper bound of the mean return over the agents with ``k`` representatives, over episodes of
+        :attr:`welfare_bound_steps` steps. Evaluations multiply it by the time limit that is there over that number.
 
         No speed profile beats the best ``k`` constant speeds; a gait that oscillates and has to accelerate stays below.
 
         :param k: number of representatives, at least 1
-        :return: welfare, at most 100
+        :return: welfare, at most 0.1 per step: 100 in 1000 steps
         """
         from sb3_rmdp.oracles import velocity_welfare_bound  # late: environments do not need the solvers
 
-        return float(velocity_welfare_bound(self.targets, self.max_velocity, k, speeds=self.feature_speeds))
+        bound = velocity_welfare_bound(self.targets, self.max_velocity, k, speeds=self.feature_speeds)
+        return float(bound) * (self.welfare_bound_steps / EPISODE_STEPS)
 
     def pay(self, velocity: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -273,6 +287,31 @@ class Walker2dVelocityEnv(VelocityTargets, Walker2dEnv):
     """
 
     default_max_velocity = 2.5
+
+
+def tell_time_limit(env: gym.Env) -> gym.Env:
+    """
+    Tell a velocity task of the time limit around it, on which depends what its agents can have at best.
+
+    The registered ids list this function as their additional wrapper, which ``gym.make`` calls last: see
+    :func:`sb3_rmdp.envs.resource_gathering.step_limit_of_task`, which needs the limit as well.
+
+    :param env: what ``gym.make`` has built so far
+    :return: the same
+    """
+    base: Any = env.unwrapped
+    one = env
+    while isinstance(one, gym.Wrapper):
+        if "_max_episode_steps" in vars(one):
+            base._time_limit = one
+        one = one.env
+    if base.spec is not None:
+        base.spec.additional_wrappers = TIME_LIMIT_TOLD
+    return env
+
+
+#: ``additional_wrappers`` of the registered ids.
+TIME_LIMIT_TOLD = (WrapperSpec(name="tell_time_limit", entry_point=f"{__name__}:tell_time_limit", kwargs={}),)
 
 
 def _explicit_targets(targets: Sequence[float] | np.ndarray) -> np.ndarray:
