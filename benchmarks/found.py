@@ -23,9 +23,10 @@ from sb3_rmdp import RepresentedPPO, evaluate_welfare
 from sb3_rmdp.common.assignment import EpisodeAssignment
 from sb3_rmdp.common.facility_location import exchange, greedy_choice, total
 from sb3_rmdp.common.random_numbers import same_random_numbers_after
+from sb3_rmdp.common.seeds import EVALUATION_SEED
 from sb3_rmdp.plots.style import DARK, FAINT, palette
 from sb3_rmdp.sweep.config import Run
-from sb3_rmdp.sweep.running import EVALUATION_SEED, close, new_model
+from sb3_rmdp.sweep.running import close, new_model
 
 #: Rollouts between two looks
 EVERY = 8

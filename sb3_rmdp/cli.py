@@ -157,17 +157,15 @@ def evaluate(
       sb3-rmdp evaluate model.zip --env rmdp/AntVelocity-v0 --env-kwargs n_agents:50 --json result.json
       sb3-rmdp evaluate logs/rppo/rmdp-ResourceGathering-v0_1/best_model.zip
     """
-    from stable_baselines3.common.utils import set_random_seed
-
     from sb3_rmdp import evaluate_welfare
     from sb3_rmdp.common.report import as_dict, print_result, save_text, to_json
+    from sb3_rmdp.common.seeds import seed_evaluation
 
     with bad_input():
         loaded, env, run_folder = load_with_env(model, env_id, env_kwargs, n_envs, seed, statistics, device)
     with with_progress(env, loaded.k * episodes) as watched:
         # Loading has seeded everything with the seed of the training
-        set_random_seed(seed)
-        env.seed(seed)
+        seed_evaluation(env, seed)
         result = evaluate_welfare(loaded, watched, episodes, deterministic)
     env.close()
 

@@ -101,7 +101,7 @@ def plot_learning(sweep: Sweep, kind: str) -> Figure | None:
                 values = list(sweep.welfare(task, algorithm, x, kind).values())
                 if values:
                     mean, error = mean_and_error(values)
-                    points.append((x, mean, error or 0.0))
+                    points.append((x, mean, np.nan if error is None else error))
             if points:
                 x, mean, error = np.array(points).T
                 panel.plot(x, mean, color=colour, linewidth=1.8, marker=marker, markersize=4, label=algorithm)
@@ -161,7 +161,7 @@ def _draw_algorithm(
         x = float(position) if len(sweep.plan.algorithms_of(task)) == 1 else position + look.shift
         line.append((x, mean))
         if not stand_in:
-            own.append((x, mean, error or 0.0))
+            own.append((x, mean, np.nan if error is None else error))  # of a single seed none is drawn
     if not own:
         return
     axes.plot(*np.array(line).T, color=look.colour, linewidth=1.5, alpha=0.8)

@@ -53,7 +53,8 @@ HISTOGRAMS = {
 HEAD = """# Measured figures of the paper
 
 Made by `make figures` from the results beside this folder, and by nobody's hand. Social welfare is a mean over agents; ± is
-one standard error over seeds, their number in parentheses. Shares are of the optimum (Resource Gathering) or of an upper bound
+one standard error over seeds of trainings, their number in parentheses; a single seed has none. All are evaluated on the same
+start states, which it does not contain. Shares are of the optimum (Resource Gathering) or of an upper bound
 (velocity tasks). "Stochastic" samples actions as in training, "deterministic" takes the likeliest ones. Tests are two-sided
 paired t-tests over common seeds, adjusted by Holm's method for the number of rivals at that k; "ahead" counts the pairs in
 which the first algorithm has more. "Together" is one test over all environments of a table, in which every seed of each of

@@ -11,13 +11,14 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium.envs.mujoco import MujocoEnv
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_rmdp.approval.episodes import frozen
 from sb3_rmdp.approval.provenance import spec_of
+from sb3_rmdp.common.exploration import new_noise_per_episode
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import agent_weights_of, reward_key, reward_vectors
+from sb3_rmdp.common.seeds import environment_seed, seed_evaluation
 from sb3_rmdp.vec_env.episodes import LONG, time_limit
 from sb3_rmdp.vec_env.watch import innermost
 
@@ -64,18 +65,19 @@ def watch(
     :param n_frames: pictures at most, 0 for none
     :return: what was seen
     """
-    with frozen(env):
-        actions, rewards, seen = _play(model, env, representative, deterministic, seed)
+    seed_evaluation(env, seed)
+    with frozen(env), new_noise_per_episode(model, env.num_envs, deterministic):
+        actions, rewards, seen = _play(model, env, representative, deterministic)
     if n_frames < 1:
         return seen
     try:
-        return replace(seen, frames=tuple(_draw(env, actions, rewards, seed, n_frames)))
+        return replace(seen, frames=tuple(_draw(env, actions, rewards, environment_seed(seed), n_frames)))
     except Exception as error:  # drivers, displays, environments of the user's: pictures are not worth a report
         return replace(seen, why_none=" ".join(str(error).split()) or type(error).__name__)
 
 
 def _play(
-    model: RepresentedOnPolicyAlgorithm, env: VecEnv, representative: int, deterministic: bool, seed: int
+    model: RepresentedOnPolicyAlgorithm, env: VecEnv, representative: int, deterministic: bool
 ) -> tuple[list[Any], list[float], Behaviour]:
     """Actions and rewards of the first environment, until its episode ends."""
     weights = agent_weights_of(env, model.n_agents)
@@ -83,8 +85,6 @@ def _play(
     actions: list[Any] = []
     rewards: list[float] = []
     speeds: list[float] = []
-    set_random_seed(seed)
-    env.seed(seed)
     obs, over, info = env.reset(), False, {}
     patience = max(LONG, time_limit(env) or 0)
     while not over and len(actions) < patience:

@@ -191,7 +191,8 @@ def stress_figure(findings: Findings) -> Picture:
         figure = Figure(figsize=(SIZE[0], 0.8 + 0.3 * len(cases)), layout="constrained")
         axes = figure.add_subplot()
         rows = np.arange(len(cases))
-        errors = np.nan_to_num(half_width(np.array([case.change_error for case in cases]), findings.n_eval_episodes - 1))
+        # Of a single episode there is no error, and none is drawn
+        errors = half_width(np.array([case.change_error for case in cases]), findings.n_eval_episodes - 1)
         axes.axvline(0.0, color=FAINT, linewidth=1)
         axes.errorbar([case.change for case in cases], rows, xerr=errors, fmt="o", color=DARK, capsize=3, markersize=5)
         axes.set_yticks(rows, [case.name for case in cases])

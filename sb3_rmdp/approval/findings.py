@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.approval.episodes import EpisodeRecorder, Episodes, frozen
@@ -21,7 +20,8 @@ from sb3_rmdp.approval.provenance import Provenance, provenance
 from sb3_rmdp.approval.stress import StressCase
 from sb3_rmdp.common.evaluation import WelfareEvaluation, evaluate_welfare
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
-from sb3_rmdp.common.report import as_dict, worst_off
+from sb3_rmdp.common.report import as_dict, best_representative, own_utility, worst_off
+from sb3_rmdp.common.seeds import seed_evaluation
 
 #: Of confidence intervals
 LEVEL = 0.95
@@ -38,12 +38,13 @@ class RepresentativeFindings:
     :param agents: those it serves, (m,) int64
     :param mean_utility: mean utility of these agents
     :param half_width: half of the confidence interval of ``mean_utility``; nan for a single episode
-    :param worst_agent: the one of them that is worst off
-    :param worst_utility: utility of that agent
+    :param worst_agent: the one of them that is worst off, by half of the episodes
+    :param worst_utility: utility of that agent, in the other half
     :param mean_over_all: mean utility of all agents under this representative
     :param n_episodes: how many episodes these numbers are of
     :param lengths: mean, minimum and maximum of their steps
     :param timed_out: share of them that a time limit ended, from 0 to 1
+    :param worst_half_width: half of the interval of ``worst_utility``
     """
 
     index: int
@@ -56,12 +57,15 @@ class RepresentativeFindings:
     n_episodes: int
     lengths: tuple[float, int, int]
     timed_out: float
+    worst_half_width: float = np.nan
 
 
 @dataclass(frozen=True)
 class WorstOff:
     """
     An agent that is badly off, and what it might gain from a policy of its own. Gains are differences to ``utility``.
+
+    Agents, and representatives that are best for them, are chosen by episodes 0, 2, ... and measured in episodes 1, 3, ...
 
     :param agent: which agent
     :param representative: who serves it
@@ -187,7 +191,7 @@ def collect_findings(
         episodes = _joined(recorded)
         result = pool(results, episodes)
         stress = tuple(_stressed(model, env, plan, case, results[0]) for case in plan.stress)
-    df = plan.n_eval_episodes * len(plan.seeds) - 1
+    df = result.n_eval_episodes - 1
     half_widths = half_width(result.utilities_standard_error, df)
     return Findings(
         provenance=facts,
@@ -199,7 +203,7 @@ def collect_findings(
         half_widths=half_widths,
         welfare_half_width=float(half_width(np.array(result.standard_error), df)),
         representatives=tuple(_representative(j, result, episodes) for j in range(model.k)),
-        worst_off=tuple(_worst(env, result, half_widths, episodes, plan.own_policy_utilities)),
+        worst_off=tuple(_worst(env, result, episodes, plan.own_policy_utilities)),
         own_best=np.mean([one.greedy == one.assignment for one in results], axis=0),
         stress=stress,
     )
@@ -243,12 +247,27 @@ def pool(results: Sequence[WelfareEvaluation], episodes: Episodes) -> WelfareEva
         greedy_social_welfare=float(utilities.max(axis=1).mean()),
         n_eval_episodes=total,
         optimum=first.optimum,
+        half_utilities=_pooled_halves(results),
     )
 
 
+def _pooled_halves(results: Sequence[WelfareEvaluation]) -> np.ndarray | None:
+    """Mean utilities of either half of all episodes, which are numbered from one seed to the next, (2, n_agents, k)."""
+    n = results[0].n_eval_episodes
+    sums, counts = np.zeros((2, *results[0].utilities.shape)), np.zeros((2, 1, 1))
+    for seed, one in enumerate(results):
+        halves = one.utilities[None] if n == 1 else one.half_utilities
+        if halves is None:
+            return None
+        for half, (utilities, count) in enumerate(zip(halves, (n - n // 2, n // 2), strict=False)):
+            of_all = (seed * n + half) % 2
+            sums[of_all] += count * utilities
+            counts[of_all] += count
+    return sums / counts
+
+
 def _evaluate(model: RepresentedOnPolicyAlgorithm, env: VecEnv, plan: Plan, seed: int) -> WelfareEvaluation:
-    set_random_seed(seed)
-    env.seed(seed)
+    seed_evaluation(env, seed)
     return evaluate_welfare(model, env, plan.n_eval_episodes, plan.deterministic, plan.max_episode_steps)
 
 
@@ -264,7 +283,8 @@ def _representative(j: int, result: WelfareEvaluation, episodes: Episodes) -> Re
     agents, column = np.flatnonzero(result.assignment == j), result.utilities[:, j]
     of_it = episodes.representative == j
     length, own, n = episodes.length[of_it], episodes.own_mean[of_it], int(of_it.sum())
-    worst = int(agents[column[agents].argmin()]) if len(agents) else None
+    worst = int(worst_off(result, 1, agents)[0]) if len(agents) else None
+    worst_utility, worst_error = (np.nan, np.nan) if worst is None else own_utility(result, worst)
     error = np.array(own.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan)
     return RepresentativeFindings(
         index=j,
@@ -272,37 +292,36 @@ def _representative(j: int, result: WelfareEvaluation, episodes: Episodes) -> Re
         mean_utility=float(column[agents].mean()) if len(agents) else np.nan,
         half_width=float(half_width(error, n - 1)),
         worst_agent=worst,
-        worst_utility=np.nan if worst is None else float(column[worst]),
+        worst_utility=worst_utility,
         mean_over_all=float(column.mean()),
         n_episodes=n,
         lengths=(float(length.mean()), int(length.min()), int(length.max())),
         timed_out=float(episodes.timed_out[of_it].mean()),
+        worst_half_width=float(half_width(np.array(worst_error), n - 1)),
     )
 
 
-def _worst(
-    env: VecEnv, result: WelfareEvaluation, half_widths: np.ndarray, episodes: Episodes, known: np.ndarray | None
-) -> list[WorstOff]:
+def _worst(env: VecEnv, result: WelfareEvaluation, episodes: Episodes, known: np.ndarray | None) -> list[WorstOff]:
     agents = worst_off(result, N_WORST)
     bounds = own_policy_bounds(env, agents)
     found = []
     for row, agent in enumerate(agents):
-        own, utilities = result.assignment[agent], result.utilities[agent]
-        others = [j for j in range(len(utilities)) if j != own]
-        best = max(others, key=lambda j: utilities[j], default=None)
+        utility, error = own_utility(result, agent)
+        best, there, error_there = best_representative(result, agent, others=True) or (None, np.nan, np.nan)
+        half, half_there = half_width(np.array([error, error_there]), result.n_eval_episodes - 1)
         found.append(
             WorstOff(
                 agent=int(agent),
-                representative=int(own),
-                utility=float(utilities[own]),
-                half_width=float(half_widths[agent, own]),
+                representative=int(result.assignment[agent]),
+                utility=utility,
+                half_width=float(half),
                 elsewhere=best,
-                utility_elsewhere=np.nan if best is None else float(utilities[best]),
-                half_width_elsewhere=np.nan if best is None else float(half_widths[agent, best]),
+                utility_elsewhere=there,
+                half_width_elsewhere=float(half_there),
                 # Where episodes are equal, the mean may differ from them by rounding
-                gain_seen=max(0.0, float(episodes.best[agent] - utilities[own])),
-                gain_given=np.nan if known is None else float(known[agent] - utilities[own]),
-                gain_bound=np.nan if bounds is None else float(bounds[row] - utilities[own]),
+                gain_seen=max(0.0, float(episodes.best[agent] - utility)),
+                gain_given=np.nan if known is None else float(known[agent] - utility),
+                gain_bound=np.nan if bounds is None else float(bounds[row] - utility),
             )
         )
     return found
@@ -318,10 +337,6 @@ def _stressed(
             result = _evaluate(model, changed, plan, (plan.seeds[0] + case.seed_shift) % MAX_SEED)
     except Exception as reason:  # the user's code may raise anything; what was found before should not be lost with it
         return StressFindings(case.name, f"it failed: {type(reason).__name__}: {reason}")
-    worst, before = (int(worst_off(one, 1)[0]) for one in (result, calm))
-    error, error_before = (
-        float(one.utilities_standard_error[agent, one.assignment[agent]]) for one, agent in ((result, worst), (calm, before))
-    )
     return StressFindings(
         name=case.name,
         welfare=result.social_welfare,
@@ -329,8 +344,8 @@ def _stressed(
         change=result.social_welfare - calm.social_welfare,
         # As of independent episodes; where both share their start states, the true error is smaller as a rule
         change_error=float(np.hypot(result.standard_error, calm.standard_error)),
-        worst_agent=worst,
+        worst_agent=result.worst_agent,
         worst_utility=result.worst_utility,
         worst_change=result.worst_utility - calm.worst_utility,
-        worst_change_error=float(np.hypot(error, error_before)),
+        worst_change_error=float(np.hypot(result.worst_error, calm.worst_error)),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.approval import sections
 from sb3_rmdp.approval.behaviour import Behaviour
-from sb3_rmdp.approval.findings import LEVEL, Findings
+from sb3_rmdp.approval.findings import LEVEL, Findings, half_width
 from sb3_rmdp.approval.html import (
     Markup,
     bullets,
@@ -23,7 +24,7 @@ from sb3_rmdp.approval.html import (
 from sb3_rmdp.approval.remarks import remarks
 from sb3_rmdp.approval.sections import TITLES
 from sb3_rmdp.approval.wording import NOT_KNOWN, Numbers, code, count, spaced
-from sb3_rmdp.common.report import better_elsewhere, plain
+from sb3_rmdp.common.report import CHANCE, better_elsewhere, plain
 
 
 def write_page(findings: Findings, behaviours: Sequence[Behaviour], env: VecEnv, title: str | None = None) -> str:
@@ -77,10 +78,10 @@ def _summary_line(findings: Findings) -> Markup:
 
 def _cards(findings: Findings) -> Markup:
     result, number = findings.result, Numbers(findings)
-    worst = int(result.agent_utilities.argmin())
+    worst = float(half_width(np.array(result.worst_error), result.n_eval_episodes - 1))
     cards: list[tuple[str, str, str]] = [
         ("Social welfare", number.interval(result.social_welfare, findings.welfare_half_width), "mean utility of all agents"),
-        ("Worst-off agent", number(result.worst_utility), f"agent {worst}"),
+        ("Worst-off agent", number.interval(result.worst_utility, worst), f"agent {result.worst_agent}"),
         ("Gini coefficient", number(result.gini), "0: all have the same"),
         ("Nash welfare", number(result.nash_welfare), "geometric mean of utilities"),
     ]
@@ -145,12 +146,19 @@ def _method(findings: Findings) -> Markup:
                 f"Utility is the mean undiscounted return over episodes. {actions}",
                 f"Seeds of the evaluation: {', '.join(map(str, findings.seeds))}; {findings.n_eval_episodes} episodes per "
                 "representative and seed.",
-                f"± is half of a {level} confidence interval over episodes (Student's t). It tells how well these numbers are "
-                "known for this model, and nothing about models of other trainings. Intervals are of one number each: among a "
-                "hundred, a few miss.",
+                f"± is half of a {level} confidence interval over episodes (Student's t, with one degree of freedom less than "
+                "there are episodes per representative). It tells how well these numbers are known for this model, and "
+                "nothing about models of other trainings. Intervals are of one number each: among a hundred, a few miss. "
+                "Single episodes have none: how reliable they are is not known.",
                 "Agents of one representative share its episodes: their intervals are not independent of each other.",
-                "Where ± is 0, all episodes were worth the same; what happens seldom may not have happened in any of them.",
-                "An agent counts as clearly better off elsewhere if the difference is more than three standard errors.",
+                f"Where ± is 0, all {findings.result.n_eval_episodes} episodes were worth the same. What happens seldom may "
+                "not have happened in any of them: of what happens in one of N / 3 episodes, N episodes show nothing with a "
+                "probability of 5 %.",
+                "Agents and representatives that are named for being worst or best are chosen by episodes 0, 2, ... of each "
+                "representative, and their numbers are of episodes 1, 3, ...",
+                "An agent counts as clearly better off elsewhere by a t test, whose level allows for the number of the other "
+                f"representatives and of the agents: of those who count, at most {100 * CHANCE:.0f} % are expected to by "
+                "chance.",
             ]
         ),
     )

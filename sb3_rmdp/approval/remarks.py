@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy import stats
 
-from sb3_rmdp.approval.findings import Findings, StressFindings, half_width
-from sb3_rmdp.common.report import CLEAR, better_elsewhere
+from sb3_rmdp.approval.findings import LEVEL, Findings, StressFindings
+from sb3_rmdp.common.report import better_elsewhere
 
 #: An agent with less than this share of the mean utility is left behind
 LEFT_BEHIND = 0.5
@@ -23,8 +24,8 @@ def remarks(findings: Findings) -> Iterator[str]:
     if len(lagging):
         yield (
             f"{_agents(len(lagging))} did clearly better with another representative than with {_its(len(lagging))} own, by "
-            f"more than {CLEAR:.0f} standard errors. If everybody took the best one, welfare would be "
-            f"{result.greedy_social_welfare:.2f} and not {result.social_welfare:.2f}."
+            "more than chance explains. If everybody took the best one, welfare would be "
+            f"{result.greedy_social_welfare:.2f} and not {result.social_welfare:.2f}, in other episodes a little less."
         )
     mean = result.agent_utilities.mean()
     poor = int((result.agent_utilities < LEFT_BEHIND * mean).sum()) if mean > 0 else 0
@@ -37,7 +38,7 @@ def remarks(findings: Findings) -> Iterator[str]:
     seldom = int((findings.own_best < 0.5).sum())
     if seldom and len(findings.seeds) > 1:
         yield f"{_agents(seldom)} had another best representative in most of the evaluation seeds, see Stability."
-    falls = [case for case in findings.stress if _falls(case, findings.n_eval_episodes - 1)]
+    falls = _falls(findings.stress, findings.n_eval_episodes - 1)
     if falls:
         worst = min(falls, key=lambda case: case.change)
         before = findings.by_seed[0].social_welfare
@@ -57,10 +58,18 @@ def remarks(findings: Findings) -> Iterator[str]:
         yield "One episode per representative: how reliable the numbers are is not known."
 
 
-def _falls(case: StressFindings, df: int) -> bool:
-    """Whether welfare is lower by more than chance explains; with few episodes, their errors are not known well."""
-    doubt = np.fmax(CLEAR * case.change_error, half_width(np.array(case.change_error), df))
-    return bool(case.change < -doubt and not np.isclose(case.change, 0.0))
+def _falls(cases: Sequence[StressFindings], df: int) -> list[StressFindings]:
+    """
+    Cases in which welfare is lower by more than chance explains: one-sided t tests, that all of them together err seldom.
+
+    :param cases: all of them; those that could not be had have no numbers
+    :param df: degrees of freedom of their errors; with 0 nothing is known
+    """
+    tested = [case for case in cases if np.isfinite(case.change_error)]
+    if not tested or df < 1:
+        return []
+    doubt = stats.t.ppf(1 - (1 - LEVEL) / len(tested), df)
+    return [case for case in tested if case.change < -doubt * case.change_error and not np.isclose(case.change, 0.0)]
 
 
 def _agents(count: int) -> str:

@@ -14,6 +14,7 @@ from sb3_rmdp.approval.behaviour import Behaviour
 from sb3_rmdp.approval.findings import LEVEL, Findings, RepresentativeFindings, StressFindings, half_width
 from sb3_rmdp.approval.html import Markup, bullets, details, element, figure, image, join, paragraph, section, table
 from sb3_rmdp.approval.wording import NOT_KNOWN, Numbers, count, ranges
+from sb3_rmdp.common.report import best_representative
 from sb3_rmdp.plots import palette
 
 #: Agents that a table lists; the JSON file has all
@@ -57,7 +58,7 @@ def representatives(findings: Findings, behaviours: Sequence[Behaviour], env: Ve
 
 
 def _representative(findings: Findings, row: RepresentativeFindings, behaviour: Behaviour, colour: str) -> Markup:
-    number, j, result = Numbers(findings), row.index, findings.result
+    number, j = Numbers(findings), row.index
     mean, shortest, longest = row.lengths
     lengths = f"{mean:.1f} on average, from {shortest} to {longest}"
     stats = [
@@ -82,11 +83,7 @@ def _representative(findings: Findings, row: RepresentativeFindings, behaviour: 
         alt = f"Velocity of representative {j} at every step of an episode"
         parts.append(figure(figures.speed_figure(behaviour), "Velocity in the same episode.", alt))
     if len(row.agents):
-        parts.append(
-            details(
-                f"Utility of each agent that representative {j} serves", _agents_table(findings, row.agents, result.greedy)
-            )
-        )
+        parts.append(details(f"Utility of each agent that representative {j} serves", _agents_table(findings, row.agents)))
     return element("article", join(parts), id=f"representative-{j}", style=f"--own: {colour}", class_="long")
 
 
@@ -109,16 +106,15 @@ def _episode(number: Numbers, behaviour: Behaviour) -> Markup:
     return element("figure", element("ul", *items, class_="strip"), element("figcaption", told))
 
 
-def _agents_table(findings: Findings, agents: np.ndarray, greedy: np.ndarray) -> Markup:
+def _agents_table(findings: Findings, agents: np.ndarray) -> Markup:
     number, result = Numbers(findings), findings.result
     rows = []
     for agent in agents[:MAX_ROWS]:
-        own, best = result.assignment[agent], greedy[agent]
-        there = (
-            "itself"
-            if best == own
-            else f"{best}: {number.interval(result.utilities[agent, best], findings.half_widths[agent, best])}"
-        )
+        own, found = result.assignment[agent], best_representative(result, agent)
+        assert found is not None
+        best, utility, error = found
+        half = float(half_width(np.array(error), result.n_eval_episodes - 1))
+        there = "itself" if best == own else f"{best}: {number.interval(utility, half)}"
         own_utility = number.interval(result.utilities[agent, own], findings.half_widths[agent, own])
         rows.append((int(agent), own_utility, there, f"{100 * findings.own_best[agent]:.0f} %"))
     left = len(agents) - len(rows)
@@ -132,12 +128,14 @@ def utilities(findings: Findings) -> Markup:
     levels = (0, 5, 25, 50, 75, 95, 100)
     names = ("minimum", "5 %", "25 %", "median", "75 %", "95 %", "maximum")
     values = np.percentile(result.agent_utilities, levels)
+    worst = float(half_width(np.array(result.worst_error), result.n_eval_episodes - 1))
+    best = result.greedy_social_welfare if np.isnan(result.greedy_cross_validated) else result.greedy_cross_validated
     rows = [
         ("Social welfare (mean)", number.interval(result.social_welfare, findings.welfare_half_width)),
         ("Nash welfare (geometric mean)", number(result.nash_welfare)),
-        ("Worst off (egalitarian welfare)", number(result.worst_utility)),
+        ("Worst off (egalitarian welfare)", number.interval(result.worst_utility, worst)),
         ("Gini coefficient", number(result.gini)),
-        ("Welfare if everybody took the best here", number(result.greedy_social_welfare)),
+        ("Welfare if everybody took the best here", number(best)),
     ]
     return section(
         "utilities",
@@ -159,8 +157,11 @@ def utilities(findings: Findings) -> Markup:
         table("Welfare and inequality", (), rows),
         table("Quantiles of the utilities", ("", *names), [("utility", *map(number, values))]),
         paragraph(
-            "The Gini coefficient and Nash welfare are not defined if an agent has a negative utility. The last line of the "
-            "first table picks the best of noisy means, which flatters it a little.",
+            "The Gini coefficient and Nash welfare are not defined if an agent has a negative utility. Utilities are means of "
+            "few episodes, whose noise looks like inequality: quantiles are too far apart, and the Gini coefficient is too "
+            "high. The worst off is free of that: chosen by half of the episodes, and measured in the other half. So is the "
+            "last line of the first table: best representatives are chosen by one half and measured in the other, mean of "
+            "both ways.",
             note=True,
         ),
     )
@@ -186,7 +187,9 @@ def worst_off(findings: Findings) -> Markup:
     header += ["gain: policy of its own, given"] if given else []
     header += ["gain: at most"] if bound else []
     notes = [
-        "Gains are differences to the agent's utility. No policy was trained to find them:",
+        "Agents, and the other representatives that are best for them, are chosen by half of the episodes, and their "
+        "utilities are those of the other half: the lowest of many means is too low. Gains are differences to the agent's "
+        "utility. No policy was trained to find them:",
         "best episode seen is the single best episode of any representative for this agent. It was possible once; a policy of "
         "the agent's own may well do better, and where start states or dynamics are random, part of it is luck;",
     ]
@@ -211,8 +214,9 @@ def stability(findings: Findings) -> Markup:
     rows: list[Sequence[object]] = []
     for seed, one in zip(seeds, findings.by_seed, strict=True):
         half = float(half_width(np.array(one.standard_error), one.n_eval_episodes - 1))
-        cells = (number.interval(one.social_welfare, half), number(one.greedy_social_welfare))
-        rows.append((seed, *cells, f"{number(one.worst_utility)} (agent {int(one.agent_utilities.argmin())})"))
+        best = one.greedy_social_welfare if np.isnan(one.greedy_cross_validated) else one.greedy_cross_validated
+        cells = (number.interval(one.social_welfare, half), number(best))
+        rows.append((seed, *cells, f"{number(one.worst_utility)} (agent {one.worst_agent})"))
     welfare = np.array([one.social_welfare for one in findings.by_seed])
     if len(seeds) > 1:
         rows.append(("standard deviation", number(float(welfare.std(ddof=1))), "", ""))
@@ -248,7 +252,7 @@ def stability(findings: Findings) -> Markup:
         parts.append(
             details(
                 "Agents whose own representative was not always the best",
-                _agents_table(findings, doubtful, findings.result.greedy),
+                _agents_table(findings, doubtful),
             )
         )
     return section("stability", TITLES["stability"], *parts)
@@ -274,7 +278,7 @@ def stress(findings: Findings) -> Markup:
         )
 
     calm = findings.by_seed[0]
-    worst = f"{number(calm.worst_utility)} (agent {int(calm.agent_utilities.argmin())})"
+    worst = f"{number(calm.worst_utility)} (agent {calm.worst_agent})"
     error = float(half_width(np.array(calm.standard_error), df))
     rows = [("none", number.interval(calm.social_welfare, error), "", worst, "")]
     header = ("stress", "social welfare", "change", "worst off", "change")
@@ -288,8 +292,8 @@ def stress(findings: Findings) -> Markup:
         paragraph(
             "Observation noise is Gaussian, independent in every dimension and step; its standard deviation is a share of "
             "that of the observations in the evaluations above, as the policies see them. Who is served by whom stays as it "
-            "is. The last column compares whoever is worst off in either; with few episodes such a minimum is too low on "
-            "average in both.",
+            "is. The last column compares whoever is worst off in either, chosen by half of the episodes and measured in the "
+            "other half. Of several falls that are shown, the largest is too large on average.",
             note=True,
         ),
     ]
@@ -300,4 +304,6 @@ def stress(findings: Findings) -> Markup:
 
 
 def _worst(number: Numbers, row: RepresentativeFindings) -> str:
-    return NOT_KNOWN if row.worst_agent is None else f"{number(row.worst_utility)} (agent {row.worst_agent})"
+    if row.worst_agent is None:
+        return NOT_KNOWN
+    return f"{number.interval(row.worst_utility, row.worst_half_width)} (agent {row.worst_agent})"

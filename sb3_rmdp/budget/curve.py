@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from scipy.special import stdtrit
 
 from sb3_rmdp.common.evaluation import WelfareEvaluation
 from sb3_rmdp.common.report import save_text, to_json, with_error
@@ -28,8 +29,8 @@ FORMAT, VERSION = "sb3_rmdp.budget", 1
 #: Share of the welfare of the largest k that is called enough
 ENOUGH = 0.95
 
-#: Standard errors below which a gain may be chance
-SURE = 2.0
+#: Level at which a gain is told from nothing
+SURE = 0.95
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ class BudgetRow:
     :param seed: of its training, or its number among the models of this k
     :param welfare: mean over agents of their return under their own representative
     :param standard_error: of ``welfare``, over episodes; nan for a single one
-    :param worst_utility: utility of the agent that is worst off
+    :param worst_utility: utility of the agent that is worst off, chosen by half of the episodes and measured in the other half
     :param worst_error: standard error of that agent's utility over episodes; nan for a single one
-    :param greedy_welfare: welfare if every agent took the representative that was best for it in these episodes
+    :param greedy_welfare: welfare if every agent took the representative that was best for it in these episodes, which is too
+        high
     :param optimum: best possible welfare with k representatives, or an upper bound; ``None`` if nobody knows
     :param transitions_per_policy: that its own training had for each representative; ``None`` if that is not known
     :param transitions_in_total: of all representatives, and of all models that it goes back to; ``None`` as before
@@ -72,14 +74,13 @@ class BudgetRow:
         :param facts: fields that are not in the evaluation
         :return: the row
         """
-        worst = int(result.agent_utilities.argmin())
         return cls(
             k=result.utilities.shape[1],
             seed=seed,
             welfare=result.social_welfare,
             standard_error=result.standard_error,
             worst_utility=result.worst_utility,
-            worst_error=float(result.utilities_standard_error[worst, result.assignment[worst]]),
+            worst_error=result.worst_error,
             greedy_welfare=result.greedy_social_welfare,
             optimum=result.optimum,
             **facts,
@@ -182,14 +183,24 @@ class BudgetCurve:
                 lines.append(f"k = {enough} is the smallest number of policies here that has {share}.")
             assert before.next_gain is not None and before.next_gain_error is not None
             worth = with_error(before.next_gain, before.next_gain_error)
-            small = before.next_gain <= SURE * before.next_gain_error
-            doubt = f", less than {SURE:g} standard errors above 0" if small else ""
+            doubt = self._doubt(before, last)
             lines.append(f"From k = {before.k} to k = {last.k}, a policy more is worth {worth}{doubt}.")
         shares = [(point.k, point.share_of_optimum) for point in self.points if point.share_of_optimum is not None]
         if shares:
             known = ", ".join(f"{100 * share:.1f} % with k = {k}" for k, share in shares)
             lines.append(f"Of the optimum, or its upper bound: {known}.")
         return lines
+
+    def _doubt(self, point: BudgetPoint, following: BudgetPoint) -> str:
+        """What is to be said of a gain that may be chance; nothing if it is not."""
+        gain, error = point.next_gain, point.next_gain_error
+        assert gain is not None and error is not None
+        # Of models if there are several, else of the episodes of one
+        freedom = min(one.n_seeds - 1 if one.n_seeds > 1 else self.n_eval_episodes - 1 for one in (point, following))
+        if math.isnan(error) or freedom < 1:
+            return ", whose error is not known"
+        quantile = float(stdtrit(freedom, (1 + SURE) / 2))
+        return "" if gain > quantile * error else f", less than {quantile:.1f} standard errors above 0: it may be chance"
 
     def table(self) -> Table:
         """The curve as a table for ``rich.print``."""

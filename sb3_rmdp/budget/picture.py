@@ -7,7 +7,6 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -49,7 +48,8 @@ def plot_budget(curve: BudgetCurve, path: str | Path | None = None) -> Figure:
 
     steps = [point for point in curve.points if point.next_gain is not None]
     heights = [point.next_gain for point in steps]
-    errors = np.nan_to_num([point.next_gain_error for point in steps])
+    # What is not known, nan, is not drawn
+    errors = [point.next_gain_error for point in steps]
     gain.bar(range(len(steps)), heights, 0.65, yerr=errors, color=colours[2], ecolor=DARK, capsize=4)
     gain.axhline(0.0, color=DARK, linewidth=0.8)
     gain.set_xticks(range(len(steps)), [f"{a} to {b}" for a, b in itertools.pairwise(ks)])
@@ -83,12 +83,12 @@ def _draw_line(axes: Axes, curve: BudgetCurve, value: str, error: str, colour: t
     :param axes: where to draw
     :param curve: what to draw
     :param value: name of a value of points
-    :param error: name of its standard error; nan is drawn as none
+    :param error: name of its standard error; of nan nothing is drawn
     :param colour: of the line
     """
     ks = [point.k for point in curve.points]
     values = [getattr(point, value) for point in curve.points]
-    errors = np.nan_to_num([getattr(point, error) for point in curve.points])
+    errors = [getattr(point, error) for point in curve.points]
     n_seeds = max(point.n_seeds for point in curve.points)
     if n_seeds > 1:
         seeds = [getattr(row, value) for row in curve.rows]

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp import RepresentedPPO, WelfareEvaluation, evaluate_welfare
 from sb3_rmdp.common.population import check_budget
+from sb3_rmdp.common.seeds import EVALUATION_SEED
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.vec_env import make_represented_vec_env
 from sb3_rmdp.vec_env.factory import fastest_vec_env
@@ -23,9 +24,6 @@ from sb3_rmdp.zoo.hyperparams import as_arguments, default_config, training_kwar
 
 #: What stands for an environment of which any number of copies can be made
 EnvSource: TypeAlias = str | gym.Env | Callable[..., gym.Env]
-
-#: Seed of the environments in which models are evaluated, and of their actions
-EVALUATION_SEED = 10_000
 
 #: Arguments of the model that a curve sets itself
 OWN_KEYS = ("self", "env", "k", "seed", "_init_setup_model")

@@ -28,6 +28,7 @@ from sb3_rmdp.budget.task import (
 )
 from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT
 from sb3_rmdp.common.population import population_of
+from sb3_rmdp.common.seeds import check_training_seed
 from sb3_rmdp.envs.contract import integer
 from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS
 
@@ -100,6 +101,8 @@ def budget_curve(
     task = Task(env, {**known.env_kwargs, **(env_kwargs or {})}, hyperparams.get(MAX_EPISODE_STEPS))
     ks = check_numbers_of_policies(k)
     seed_list = _seeds(seeds)
+    for seed in seed_list:
+        check_training_seed(seed, ks[-1], ks[-1])
     transitions = known.transitions_per_policy
     if transitions_per_policy is not None:
         transitions = integer("transitions_per_policy", transitions_per_policy, minimum=1)

@@ -155,7 +155,7 @@ class KeepBestCallback(BaseCallback):
     def _reset(self) -> None:
         self._last: deque[float] = deque(maxlen=self.window)
         self._kept: tuple[dict[str, Any], dict[str, Any]] | None = None
-        #: The largest mean, and the timesteps after which it was reached
+        #: The largest mean, which is too high (the maximum of noisy ones), and the timesteps after which it was reached
         self.best_mean_welfare, self.best_timesteps = -math.inf, 0
 
     def _on_training_start(self) -> None:
@@ -200,7 +200,10 @@ class KeepBestCallback(BaseCallback):
             return
         self._go_back(self.model)
         if self.verbose >= 1:
-            print(f"Back to what was best, a welfare of {self.best_mean_welfare:.2f} after {self.best_timesteps} timesteps")
+            print(
+                f"Back to what was best, a welfare of {self.best_mean_welfare:.2f} after {self.best_timesteps} timesteps: the "
+                f"highest of all means over {self.window} rollouts, and so too high; evaluate the model anew"
+            )
 
 
 class WelfareProgressBarCallback(ProgressBarCallback):
@@ -277,7 +280,8 @@ class WelfareEvalCallback(EventCallback):
         self.log_path = None if log_path is None else Path(log_path)
         self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
         self.deterministic = deterministic
-        #: The welfare of the last evaluation and the best so far, under the names that SB3's callbacks read
+        #: The welfare of the last evaluation and the best so far (too high: a maximum of noisy ones), named as SB3's callbacks
+        #: read them
         self.last_mean_reward = -np.inf
         self.best_mean_reward = -np.inf
         self.evaluations: list[tuple[int, WelfareEvaluation]] = []
@@ -306,7 +310,7 @@ class WelfareEvalCallback(EventCallback):
         self._write()
         self.logger.record("eval/social_welfare", result.social_welfare)
         self.logger.record("eval/standard_error", result.standard_error)
-        self.logger.record("eval/welfare_min", float(result.agent_utilities.min()))
+        self.logger.record("eval/welfare_min", result.worst_utility)
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
         if self.verbose >= 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch as th
@@ -11,6 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from sb3_rmdp.common.agent_weights import AgentWeights
+from sb3_rmdp.common.exploration import new_noise_per_episode
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import (
     agent_weights_of,
@@ -27,10 +31,30 @@ from sb3_rmdp.vec_env.episodes import EpisodeLengths, time_limit
 NOTHING = 1e-12
 
 
+class Split(NamedTuple):
+    """
+    Utilities of agents under their own representatives, twice: whoever is chosen by the first has its utility in the second.
+
+    The lowest of many means is too low, and the highest too high: noise is part of why it was chosen.
+
+    :param choose: (n_agents,)
+    :param measure: (n_agents,), with errors that are independent of those of ``choose``
+    :param error: standard errors of ``measure``, (n_agents,); nan for a single episode
+    """
+
+    choose: np.ndarray
+    measure: np.ndarray
+    error: np.ndarray
+
+
 @dataclass(frozen=True)
 class WelfareEvaluation:
     """
     Result of :func:`evaluate_welfare`. Returns are undiscounted; welfare is a mean over agents (eq. 2 divided by n).
+
+    Errors are standard errors over episodes, with at least ``n_eval_episodes - 1`` degrees of freedom. The worst-off agent is
+    chosen by episodes 0, 2, ... of each representative and measured in episodes 1, 3, ...: the lowest of many means is too
+    low.
 
     :param utilities: mean return of agent i under representative j, (n_agents, k)
     :param utilities_standard_error: standard errors of these means, (n_agents, k); nan for a single episode
@@ -38,9 +62,11 @@ class WelfareEvaluation:
     :param greedy: the representative under which each agent was best off here, (n_agents,)
     :param social_welfare: mean over agents of their utility under ``assignment``
     :param standard_error: standard error of ``social_welfare`` over episodes; nan for a single episode
-    :param greedy_social_welfare: the same under ``greedy``; it picks the best of noisy means, which flatters it a little
+    :param greedy_social_welfare: the same under ``greedy``: the best of noisy means, and so too high; see
+        ``greedy_cross_validated``
     :param n_eval_episodes: episodes per representative
     :param optimum: best possible welfare with k representatives, or an upper bound, if the environment knows one
+    :param half_utilities: ``utilities`` of episodes 0, 2, ... and of 1, 3, ..., (2, n_agents, k); ``None`` if nobody knows
     """
 
     utilities: np.ndarray
@@ -52,10 +78,11 @@ class WelfareEvaluation:
     greedy_social_welfare: float
     n_eval_episodes: int
     optimum: float | None = None
+    half_utilities: np.ndarray | None = None
 
     @property
     def share_of_optimum(self) -> float | None:
-        """``social_welfare`` as a share of ``optimum``, from 0 to 1; ``None`` without one."""
+        """``social_welfare`` as a share of ``optimum``, at most 1 but for chance; ``None`` without one."""
         return None if self.optimum is None else self.social_welfare / self.optimum
 
     @property
@@ -64,9 +91,54 @@ class WelfareEvaluation:
         return self.utilities[np.arange(len(self.assignment)), self.assignment]
 
     @property
+    def split(self) -> Split:
+        """
+        Utilities to choose agents by and others to measure them with.
+
+        Without ``half_utilities``, in an evaluation that was not made by :func:`evaluate_welfare`, means are split by normal
+        noise that is added to one and taken from the other. A single episode cannot be split: both are its returns.
+        """
+        agents, own, n = np.arange(len(self.assignment)), self.agent_utilities, self.n_eval_episodes
+        error = self.utilities_standard_error[agents, self.assignment]
+        if n < 2 or not np.isfinite(error).all():
+            return Split(own, own, np.full_like(own, np.nan))
+        if self.half_utilities is not None:
+            even, odd = self.half_utilities[:, agents, self.assignment]
+            return Split(even, odd, error * half_error(n))
+        # What agents do not share of their noise is not more than what they differ by
+        spread = np.minimum(error, own.std(ddof=1) if len(own) > 1 else 0.0)
+        # Other noise for other means: the same noise would choose the same agent every time
+        noise = spread * np.random.default_rng(zlib.crc32(own.tobytes())).normal(size=len(own))
+        return Split(own + noise, own - noise, np.hypot(error, spread))
+
+    @property
+    def worst_agent(self) -> int:
+        """The agent that is worst off, as far as half of the episodes tell."""
+        return int(self.split.choose.argmin())
+
+    @property
     def worst_utility(self) -> float:
-        """Utility of the agent that is worst off: egalitarian welfare."""
-        return float(self.agent_utilities.min())
+        """
+        Utility of ``worst_agent``, egalitarian welfare, in the episodes that it was not chosen by; of a single episode the
+        lowest return, which is too low.
+        """
+        return float(self.split.measure[self.worst_agent])
+
+    @property
+    def worst_error(self) -> float:
+        """Standard error of ``worst_utility``; nan for a single episode."""
+        return float(self.split.error[self.worst_agent])
+
+    @property
+    def greedy_cross_validated(self) -> float:
+        """
+        Welfare if agents took the representative that was best in one half of the episodes, in the other half, mean of both
+        ways; nan if halves are not known. Unlike ``greedy_social_welfare`` it is not too high.
+        """
+        if self.half_utilities is None or self.n_eval_episodes < 2:
+            return float("nan")
+        even, odd = self.half_utilities
+        return float((_take(odd, even.argmax(axis=1)) + _take(even, odd.argmax(axis=1))).mean() / 2)
 
     @property
     def gini(self) -> float:
@@ -86,6 +158,14 @@ class WelfareEvaluation:
         return text
 
 
+def half_error(n_episodes: int) -> float:
+    """
+    :param n_episodes: number of episodes, at least 2
+    :return: standard error of a mean over episodes 1, 3, ... of these in multiples of that of the mean over all
+    """
+    return float(np.sqrt(n_episodes / (n_episodes // 2)))
+
+
 def evaluate_welfare(
     model: RepresentedOnPolicyAlgorithm,
     env: GymEnv,
@@ -97,10 +177,11 @@ def evaluate_welfare(
     Let every representative act for a number of episodes and score all agents in each of them.
 
     Which episodes count is settled before they begin, so that short ones are not favoured. Statistics of a VecNormalize
-    are not updated.
+    are not updated. Sampled actions of gSDE have new noise in every episode.
 
     :param model: the model
-    :param env: an environment, or a vec env of any size, with the agents of the model
+    :param env: an environment, or a vec env of any size, with the agents of the model; not seeded here, see
+        :func:`~sb3_rmdp.common.seeds.seed_evaluation`
     :param n_eval_episodes: episodes per representative, at least 1
     :param deterministic: take the modes of the policies instead of samples, as ``evaluate_policy`` does by default
     :param max_episode_steps: steps that an episode may take, at least 1; by default 50 000, with a warning after 10 000, or
@@ -122,7 +203,8 @@ def evaluate_welfare(
     if normalizer is not None:
         normalizer.training = False
     try:
-        moments = _run_episodes(model, vec_env, n_eval_episodes, deterministic, lengths)
+        with new_noise_per_episode(model, vec_env.num_envs, deterministic) as draw_noise:
+            moments = _run_episodes(model, vec_env, n_eval_episodes, deterministic, lengths, draw_noise)
     finally:
         if normalizer is not None and training is not None:
             normalizer.training = training
@@ -141,6 +223,7 @@ def evaluate_welfare(
         greedy_social_welfare=float(utilities.max(axis=1).mean()),
         n_eval_episodes=n_eval_episodes,
         optimum=welfare_optimum(vec_env, model.policy.k),
+        half_utilities=moments.half_utilities() if n_eval_episodes > 1 else None,
     )
 
 
@@ -194,6 +277,8 @@ class _Moments:
         self._squares = np.zeros((k, weights.size, weights.size) if weights.factored else (k, weights.size))
         self._group_mean = np.zeros(k)
         self._group_squares = np.zeros(k)
+        self._half_counts = np.zeros((2, k), dtype=np.int64)
+        self._half_mean = np.zeros((2, k, weights.size))
 
     def add(self, representative: int, returns: np.ndarray) -> None:
         """One more episode (Welford's algorithm: stable where the variance is small against the mean)."""
@@ -207,6 +292,16 @@ class _Moments:
         group_delta = group_return - self._group_mean[j]
         self._group_mean[j] += group_delta / self._counts[j]
         self._group_squares[j] += group_delta * (group_return - self._group_mean[j])
+
+    def add_to_half(self, half: int, representative: int, returns: np.ndarray) -> None:
+        """The same episode, as one of half 0 or 1."""
+        mean = self._half_mean[half, representative]
+        self._half_counts[half, representative] += 1
+        mean += (returns - mean) / self._half_counts[half, representative]
+
+    def half_utilities(self) -> np.ndarray:
+        """Mean returns of either half (2, n_agents, k)."""
+        return np.stack([self._weights.of_agents(th.as_tensor(mean.T)).numpy() for mean in self._half_mean])
 
     def utilities(self) -> np.ndarray:
         """Mean returns (n_agents, k)."""
@@ -241,7 +336,12 @@ class _Moments:
 
 
 def _run_episodes(
-    model: RepresentedOnPolicyAlgorithm, env: VecEnv, n_eval_episodes: int, deterministic: bool, lengths: EpisodeLengths
+    model: RepresentedOnPolicyAlgorithm,
+    env: VecEnv,
+    n_eval_episodes: int,
+    deterministic: bool,
+    lengths: EpisodeLengths,
+    draw_noise: Callable[[np.ndarray], None],
 ) -> _Moments:
     k, n_envs = model.k, env.num_envs
     # Of this environment: a loaded model may know none
@@ -258,10 +358,13 @@ def _run_episodes(
         actions, _ = model.predict(obs, deterministic=deterministic, representative=episodes % k)  # type: ignore[arg-type]
         obs, _, dones, infos = env.step(actions)
         lengths.add(dones)
+        draw_noise(dones)
         running += reward_vectors(infos, size, key)
         for idx in np.flatnonzero(dones):
             if episodes[idx] < n_episodes:
                 moments.add(int(episodes[idx] % k), running[idx])
+                # By numbers, which are settled before: by the order of the ends one half would have the shorter episodes
+                moments.add_to_half(int(episodes[idx] // k % 2), int(episodes[idx] % k), running[idx])
             running[idx] = 0.0
             episodes[idx] = started
             started += 1

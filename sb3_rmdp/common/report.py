@@ -14,13 +14,13 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from scipy.special import stdtr
 
-from sb3_rmdp.common.evaluation import WelfareEvaluation
+from sb3_rmdp.common.evaluation import WelfareEvaluation, half_error
 from sb3_rmdp.common.files import save_whole
 
-#: An agent is clearly better off elsewhere if it gains more than so many standard errors of the difference. With a hundred
-#: agents and a handful of representatives two would call some of them by chance alone.
-CLEAR = 3.0
+#: Share of those who are called clearly better off elsewhere that may be so by chance alone
+CHANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class RepresentativeSummary:
     :param n_agents: number of agents that it serves
     :param mean_utility: mean utility of these agents
     :param error_bound: upper bound of the standard error of ``mean_utility``; nan for a single episode
-    :param worst_agent: the one of them that is worst off
-    :param worst_utility: utility of that agent
+    :param worst_agent: the one of them that is worst off, by half of the episodes
+    :param worst_utility: utility of that agent, in the other half
     :param mean_over_all: mean utility of all agents under this representative, served by it or not
     """
 
@@ -60,7 +60,7 @@ def _row(result: WelfareEvaluation, index: int) -> RepresentativeSummary:
     mean_over_all = float(column.mean())
     if not len(served):
         return RepresentativeSummary(index, 0, np.nan, np.nan, None, np.nan, mean_over_all)
-    worst = int(served[column[served].argmin()])
+    worst = int(worst_off(result, 1, served)[0])
     return RepresentativeSummary(
         index=index,
         n_agents=len(served),
@@ -68,35 +68,85 @@ def _row(result: WelfareEvaluation, index: int) -> RepresentativeSummary:
         # Agents share episodes, so their errors do not average out: at worst all of them err together
         error_bound=float(result.utilities_standard_error[served, index].mean()),
         worst_agent=worst,
-        worst_utility=float(column[worst]),
+        worst_utility=own_utility(result, worst)[0],
         mean_over_all=mean_over_all,
     )
 
 
-def worst_off(result: WelfareEvaluation, n: int = 5) -> np.ndarray:
+def worst_off(result: WelfareEvaluation, n: int = 5, among: np.ndarray | None = None) -> np.ndarray:
+    """
+    Agents with the lowest utility under their own representative in episodes 0, 2, ... of it. Their utilities in the other
+    episodes, :func:`own_utility`, are not too low by this choice.
+
+    :param result: an evaluation; where it does not know halves of its episodes, all of them choose
+    :param n: how many agents at most
+    :param among: indices of the agents to choose from, all by default
+    :return: indices of the agents, the lowest first, (<= n,) int64
+    """
+    agents = np.arange(len(result.assignment)) if among is None else among
+    by = result.agent_utilities if result.half_utilities is None else result.split.choose
+    return agents[np.argsort(by[agents], kind="stable")[:n]]
+
+
+def own_utility(result: WelfareEvaluation, agent: int) -> tuple[float, float]:
     """
     :param result: an evaluation
-    :param n: how many agents at most
-    :return: indices of the agents with the lowest utility under their own representative, the lowest first, (<= n,) int64
+    :param agent: one that :func:`worst_off` has chosen
+    :return: its utility in the episodes that it was not chosen by, and the standard error of that
     """
-    return np.argsort(result.agent_utilities, kind="stable")[:n]
+    if result.half_utilities is None:
+        own = result.assignment[agent]
+        return float(result.utilities[agent, own]), float(result.utilities_standard_error[agent, own])
+    _, measure, error = result.split
+    return float(measure[agent]), float(error[agent])
+
+
+def best_representative(result: WelfareEvaluation, agent: int, others: bool = False) -> tuple[int, float, float] | None:
+    """
+    The representative under which an agent was best off in episodes 0, 2, ... of each, and its utility there in the others.
+
+    :param result: an evaluation; where it does not know halves of its episodes, all of them choose and measure
+    :param agent: which agent
+    :param others: leave its own representative out; else it wins ties
+    :return: index, utility, and the standard error of that; ``None`` if there is no other
+    """
+    own, k, n = int(result.assignment[agent]), result.utilities.shape[1], result.n_eval_episodes
+    among = [j for j in (own, *range(k)) if not (others and j == own)]
+    if not among:
+        return None
+    halves, scale = result.half_utilities, 1.0
+    choose = measure = result.utilities[agent]
+    if halves is not None and n > 1:
+        (choose, measure), scale = halves[:, agent], half_error(n)
+    best = max(among, key=lambda j: choose[j])
+    return best, float(measure[best]), scale * float(result.utilities_standard_error[agent, best])
 
 
 def better_elsewhere(result: WelfareEvaluation) -> np.ndarray:
     """
     Agents whose assignment lags behind: another representative served them better by more than chance explains.
 
+    A t test for each agent, of its best representative here against its own, with ``n_eval_episodes - 1`` degrees of freedom.
+    The level is divided by the number of the other representatives (Bonferroni), and allows for the number of agents: of those
+    who are returned at most :data:`CHANCE` are expected to be so by chance (Benjamini and Hochberg). The best one is taken to
+    vary at least as all of them do in the mean: a failure that it did not have yet may come.
+
     :param result: an evaluation
     :return: their indices, int64; none for a single episode per representative, whose errors are not known
     """
-    agents = np.arange(len(result.assignment))
+    agents, (n_agents, k) = np.arange(len(result.assignment)), result.utilities.shape
     gain = result.utilities[agents, result.greedy] - result.agent_utilities
+    variances = np.square(result.utilities_standard_error)
     # Episodes of different representatives are independent
-    errors = result.utilities_standard_error
-    error = np.hypot(errors[agents, result.assignment], errors[agents, result.greedy])
+    of_best = np.maximum(variances[agents, result.greedy], variances.mean(axis=1))
+    error = np.sqrt(variances[agents, result.assignment] + of_best)
     # Without noise the error is 0, and gains of a rounding error are none
-    real = ~np.isclose(gain, 0.0) & (gain > CLEAR * error)
-    return np.flatnonzero((result.greedy != result.assignment) & real)
+    real = (result.greedy != result.assignment) & (gain > 0.0) & ~np.isclose(gain, 0.0) & np.isfinite(error)
+    statistic = np.divide(gain, error, out=np.where(real, np.inf, 0.0), where=error > 0.0)
+    chance = np.where(real, (k - 1) * stdtr(max(result.n_eval_episodes - 1, 1), -statistic), 1.0)
+    ranked = np.sort(chance)
+    passed = np.flatnonzero(ranked <= CHANCE * np.arange(1, n_agents + 1) / n_agents)
+    return np.flatnonzero(real & (chance <= ranked[passed[-1]])) if len(passed) else passed
 
 
 def print_result(result: WelfareEvaluation, deterministic: bool) -> None:
@@ -107,7 +157,7 @@ def print_result(result: WelfareEvaluation, deterministic: bool) -> None:
     console = Console(markup=False, highlight=False)
     actions = "likeliest" if deterministic else "sampled"
     table = Table("representative", box=SIMPLE_HEAD, title=f"{result.n_eval_episodes} episodes each, {actions} actions")
-    table.caption = "mean utility, with the most that its error can be, and worst off: of the agents it serves"
+    table.caption = "mean utility, with the most that its standard error can be, and worst off: of the agents it serves"
     for column in ("agents", "mean utility", "worst off", "mean over all"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in summarize(result):
@@ -119,27 +169,30 @@ def print_result(result: WelfareEvaluation, deterministic: bool) -> None:
     table = Table("agent", box=SIMPLE_HEAD, title="Worst off")
     for column in ("representative", "utility", "best one here", "utility there"):
         table.add_column(column, justify="right", no_wrap=True)
+    table.caption = "worst off and best: by half of the episodes; utilities: in the other half"
     for agent in worst_off(result):
-        cells = [str(agent)]
-        for j in (result.assignment[agent], result.greedy[agent]):
-            cells += [str(j), with_error(result.utilities[agent, j], result.utilities_standard_error[agent, j])]
-        table.add_row(*cells)
+        best = best_representative(result, agent)
+        assert best is not None
+        own = with_error(*own_utility(result, agent))
+        table.add_row(str(agent), str(result.assignment[agent]), own, str(best[0]), with_error(*best[1:]))
     console.print(table)
 
     line = f"Social welfare {with_error(result.social_welfare, result.standard_error)}"
     if result.share_of_optimum is not None:
         line += f", {100 * result.share_of_optimum:.1f} % of the optimum or its upper bound, {result.optimum:.2f}"
     console.print(line, soft_wrap=True)
+    error = "" if math.isnan(result.worst_error) else f"; standard error of the worst off {result.worst_error:.2f}"
     console.print(
         f"Worst off {result.worst_utility:.2f}, Nash welfare {_figure(result.nash_welfare)}, "
-        f"Gini coefficient {_figure(result.gini)}",
+        f"Gini coefficient {_figure(result.gini)}{error}",
         soft_wrap=True,
     )
     lagging = better_elsewhere(result)
     if len(lagging):
         console.print(
             f"Note: agents clearly better off with another representative than their own: {len(lagging)}. If everybody took "
-            f"the best, welfare would be {result.greedy_social_welfare:.2f}. The assignment lags behind: train on.",
+            f"the best, welfare would be {result.greedy_social_welfare:.2f}, a little less in other episodes. The assignment "
+            "lags behind: train on.",
             soft_wrap=True,
         )
 

@@ -27,7 +27,7 @@ class NewUsers:
     :param expected_returns: mean return of each user under each representative, (u, k)
     :param standard_errors: of these means, (u, k)
     :param lower: lower end of the confidence interval of the return under ``representative``, (u,). It allows for the choice:
-        the best of k noisy means flatters itself
+        the best of k noisy means is too high. Where something fails seldom, it is wider than ``standard_error`` tells
     :param upper: upper end, (u,)
     :param confident: whether ``representative`` is told from all others at the level of confidence, (u,) bool
     :param runner_up: representative with the second-highest mean, (u,) int64; -1 if there is only one
@@ -182,7 +182,10 @@ def judge(
     - **Interval** of the return under the chosen representative: from ``mean - t(1 - a / 2k) * error`` to
       ``mean + t(1 - a / 2) * error``, with quantiles of Student's t with N - 1 degrees of freedom. The choice is of the
       highest mean, which is too high rather than too low. So the lower end has to hold for all k representatives at once
-      (Bonferroni), and the upper end for one. It covers with ``confidence`` at least, and up to a / 2 more.
+      (Bonferroni), and the upper end for one. It covers with ``confidence`` at least, and the more often, the more alike
+      representatives are.
+    - **Variance** of the chosen one, in interval and tests: at least the mean of the variances of all k. Where something fails
+      seldom, the highest mean is that of whoever has not failed yet, and such episodes hardly vary.
     - **Confident**: Welch's one-sided test of the chosen one against each other one, at ``a / (k - 1)``; episodes of
       different representatives are independent. Some representative is called the best that is not with probability a at most.
     - **Episodes needed**: for the hardest of these tests to succeed with probability 0.8, if gaps and variances are as
@@ -218,9 +221,10 @@ def judge(
     for block in moments(features, weights):
         users = block.users
         chosen = block.means.argmax(axis=1)
-        fit = 0.0 if unknown is None else unknown.covariance.diagonal().clip(0.0)
+        fit = np.zeros(k) if unknown is None else unknown.covariance.diagonal().clip(0.0)
         errors = np.sqrt(block.variances / n_episodes + fit)
-        mean, error = _take(block.means, chosen), _take(errors, chosen)
+        mean, variance = _take(block.means, chosen), chosen_variances(block, chosen)
+        error = np.sqrt(variance / n_episodes + fit[chosen])
         result.representative[users] = chosen
         result.expected_returns[users], result.standard_errors[users] = block.means, errors
         result.lower[users], result.upper[users] = mean - low * error, mean + high * error
@@ -231,6 +235,15 @@ def judge(
         if tests is not None:
             result.confident[users], result.runner_up[users], result.episodes_needed[users] = tests(block, chosen)
     return result
+
+
+def chosen_variances(block: Moments, chosen: np.ndarray) -> np.ndarray:
+    """
+    :param block: returns of some users
+    :param chosen: their representatives, (b,)
+    :return: variances of returns under these, not below those that all representatives have in the mean, (b,)
+    """
+    return np.maximum(_take(block.variances, chosen), block.variances.mean(axis=1))
 
 
 class _Tests:
@@ -260,7 +273,7 @@ class _Tests:
         n, rows = self.n_episodes, np.arange(len(chosen))
         gaps = _take(block.means, chosen)[:, None] - block.means
         gaps[gaps <= ROUNDING * np.abs(block.means).max(axis=1, keepdims=True)] = 0.0
-        own = _take(block.variances, chosen)[:, None]
+        own = chosen_variances(block, chosen)[:, None]
         spread = own + block.variances
         squares = own**2 + block.variances**2
         freedom = np.full_like(spread, n - 1.0)

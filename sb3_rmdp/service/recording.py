@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.evaluation import as_vec_env
+from sb3_rmdp.common.exploration import new_noise_per_episode
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import (
     agent_weights_of,
@@ -22,6 +22,7 @@ from sb3_rmdp.common.population import (
     reward_key,
     reward_vectors,
 )
+from sb3_rmdp.common.seeds import seed_evaluation
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.service.episodes import PLAIN, EvaluationEpisodes, Origin, Trajectories, policy_fingerprint
 from sb3_rmdp.vec_env import make_represented_vec_env
@@ -60,7 +61,7 @@ def record_episodes(
     :param env: an environment, a vec env of any size, or a gymnasium id, with the agents of the model
     :param n_episodes: episodes per representative, at least 2
     :param deterministic: take the modes of the policies instead of samples; record what will be in service
-    :param seed: of the environment and of the global random number generators; ``None`` to seed nothing
+    :param seed: of the recording, see :func:`~sb3_rmdp.common.seeds.seed_evaluation`; ``None`` to seed nothing
     :param trajectories: keep observations, actions and numbers in infos, which reward functions are called with. Returns
         alone do for users who come with weights or scores
     :param max_bytes: memory that trajectories may take; those of running episodes included; beyond it they are dropped
@@ -80,8 +81,7 @@ def record_episodes(
     check_same_population(model.population, population_of(vec_env))
     model.check_vec_normalize(vec_env)
     if seed is not None:
-        set_random_seed(seed)
-        vec_env.seed(seed)
+        seed_evaluation(vec_env, seed)
 
     normalizer = unwrap_vec_normalize(vec_env)
     training = None if normalizer is None else normalizer.training
@@ -92,7 +92,9 @@ def record_episodes(
     try:
         if normalizer is not None:
             normalizer.training = False
-        _run(model, vec_env, weights, recording, lengths, deterministic, _originals(normalizer) if trajectories else None)
+        with new_noise_per_episode(model, vec_env.num_envs, deterministic) as draw_noise:
+            originals = _originals(normalizer) if trajectories else None
+            _run(model, vec_env, weights, recording, lengths, deterministic, originals, draw_noise)
     finally:
         if normalizer is not None and training is not None:
             normalizer.training = training
@@ -137,6 +139,7 @@ def _run(
     lengths: EpisodeLengths,
     deterministic: bool,
     originals: Callable[[Any, bool], Observations] | None,
+    draw_noise: Callable[[np.ndarray], None],
 ) -> None:
     """
     :param model: the model
@@ -146,6 +149,7 @@ def _run(
     :param lengths: of the episodes that are running
     :param deterministic: take modes
     :param originals: observations as the environment gave them; ``None`` if no trajectories are wanted
+    :param draw_noise: called after every step with whether episodes are over
     """
     k, n_envs, n_episodes = model.k, env.num_envs, recording.lengths.size
     key = reward_key(weights)
@@ -159,6 +163,7 @@ def _run(
         actions, _ = model.predict(obs, deterministic=deterministic, representative=episodes % k)  # type: ignore[arg-type]
         before = originals(obs, False) if originals and recording.wanted else None
         obs, _, dones, infos = env.step(actions)
+        draw_noise(dones)
         running += reward_vectors(infos, weights.size, key)
         steps = lengths.add(dones)
         if before is not None:

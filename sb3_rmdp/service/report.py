@@ -60,7 +60,7 @@ def _rows(result: NewUsers) -> Table:
     for column in ("user", "served by", "return", level, "sure", "best", "regret", "needs"):
         # In a narrow terminal intervals take two lines, and nothing is cut off
         table.add_column(column, justify="right", no_wrap=column != level)
-    table.caption = "return: expected; best: possible return; needs: episodes of each representative to be sure"
+    table.caption = "return: mean of the episodes; best: possible return; needs: episodes of each representative to be sure"
     for user in range(len(result)):
         table.add_row(
             str(user),
@@ -119,6 +119,10 @@ def conclusions(result: NewUsers) -> list[str]:
     if len(finite) < len(unsure):
         reason = "returns are equal" if result.fit_error is None else "returns are equal, or more scores are needed"
         lines.append(f"For {len(unsure) - len(finite)} no number of episodes tells two representatives apart: {reason}")
+    still = int((result.standard_error == 0.0).sum())
+    if still:
+        rare = f"what happens in one of {max(round(result.n_episodes / 3), 1)} episodes may be missing from them"
+        lines.append(f"All {result.n_episodes} episodes paid {still} of {len(result)} users the same; {rare}")
     if result.fit_error is not None:
         lines.append(
             f"A score is predicted from the others with an error of {result.fit_error[0]:.2f}; intervals allow for it"

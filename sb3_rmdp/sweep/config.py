@@ -18,6 +18,7 @@ import yaml
 
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import ASSIGNMENTS, DEFAULT_ASSIGNMENT, assignment_class
+from sb3_rmdp.common.seeds import check_training_seed
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.sweep.values import check_name, count, counts, mapping, read_yaml
 from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS, NOT_KEYS, default_config, training_kwargs
@@ -236,6 +237,7 @@ def _sweep(path: Path, config: Any) -> Sweep:
     )
     seen: set[str] = set()
     for run in runs:
+        check_training_seed(run.seed, run.n_envs)
         if run.id in seen:
             raise ValueError(f"the run {run} is there twice: remove what is listed twice")
         seen.add(run.id)

@@ -22,14 +22,12 @@ from sb3_rmdp.common.evaluation import as_vec_env
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_budget, population_of
 from sb3_rmdp.common.random_numbers import same_random_numbers_after
+from sb3_rmdp.common.seeds import EVALUATION_SEED
 from sb3_rmdp.envs.contract import integer
 from sb3_rmdp.sweep.config import Run
 from sb3_rmdp.sweep.progress import Tell
 from sb3_rmdp.vec_env import make_represented_vec_env
 from sb3_rmdp.zoo.hyperparams import as_arguments
-
-#: Seed of the environments in which welfare is measured
-EVALUATION_SEED = 10_000
 
 #: What a result may depend on
 PACKAGES = ("sb3_rmdp", "stable_baselines3", "gymnasium", "mujoco", "numpy", "torch")

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp import RepresentedPPO, WelfareEvaluation, evaluate_welfare
 from sb3_rmdp.common.files import save_whole
-from sb3_rmdp.common.report import plain, save_text, summarize, with_error, worst_off
+from sb3_rmdp.common.report import plain, save_text, summarize, with_error
+from sb3_rmdp.common.seeds import seed_evaluation
 from sb3_rmdp.envs import ResourceGatheringEnv
 from sb3_rmdp.vec_env.episodes import EpisodeLengths
 from sb3_rmdp.zoo.run_folder import RunFolder, read_run_folder
@@ -55,8 +55,7 @@ def write_model_card(run_folder: str | Path, n_eval_episodes: int = 10, max_epis
     try:
         results = {}
         for name, deterministic in (("likeliest", True), ("sampled", False)):
-            set_random_seed(SEED)
-            env.seed(SEED)
+            seed_evaluation(env, SEED)
             results[name] = evaluate_welfare(model, env, n_eval_episodes, deterministic, max_episode_steps)
         pictures = _draw(run.path, model, env, results["likeliest"])
         bound = "optimum" if _grid(env) else "upper bound"
@@ -168,9 +167,8 @@ def _welfare(results: dict[str, WelfareEvaluation], bound: str) -> str:
     header = ["actions", "social welfare", "worst-off agent"]
     rows = []
     for name, result in results.items():
-        worst = int(worst_off(result, 1)[0])
         row = [name, with_error(result.social_welfare, result.standard_error)]
-        row += [f"{result.agent_utilities[worst]:.2f} (agent {worst})"]
+        row += [f"{result.worst_utility:.2f} (agent {result.worst_agent})"]
         if result.share_of_optimum is not None:
             row += [f"{100 * result.share_of_optimum:.1f} %"]
         rows.append(row)
@@ -179,8 +177,9 @@ def _welfare(results: dict[str, WelfareEvaluation], bound: str) -> str:
     return (
         "## Social welfare\n\n"
         "The mean over agents of their undiscounted return under their own representative, with its standard error over "
-        f"episodes, {first.n_eval_episodes} per representative. Likeliest actions are the modes of the policies, sampled ones "
-        f"are drawn as in training.\n\n{_table(header, rows)}"
+        f"episodes, {first.n_eval_episodes} per representative: it tells how well this model is known, not how much trainings "
+        "differ. The worst-off agent is chosen by half of the episodes and measured in the other half. Likeliest actions are "
+        f"the modes of the policies, sampled ones are drawn as in training.\n\n{_table(header, rows)}"
     )
 
 

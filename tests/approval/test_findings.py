@@ -7,9 +7,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from scipy import stats
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
@@ -17,10 +17,11 @@ from sb3_rmdp.approval.findings import Findings, collect_findings
 from sb3_rmdp.approval.own_policy import own_policy_bounds
 from sb3_rmdp.approval.plan import make_plan
 from sb3_rmdp.common import evaluation
+from sb3_rmdp.common.seeds import seed_evaluation
 from sb3_rmdp.envs import VectorReward
 from sb3_rmdp.oracles import resource_gathering_optimum
 from tests.approval.probes import SMALL, Noisy, NoisyFactored, make_model
-from tests.probes import Drift, Waiting, time_limited, vectorized
+from tests.probes import Drift, Probe, Waiting, time_limited, vectorized
 
 GROUPS = [0, 1, 0, 1, 0, 0]
 GRID = "rmdp/ResourceGathering-v0"
@@ -37,17 +38,21 @@ def test_one_seed_gives_the_numbers_of_evaluate_welfare(probe: type[Noisy], grou
     model = make_model(vectorized(probe, 2), groups)
     findings = collect(model, vectorized(probe, n_envs), 7, seeds=[5])
     env = vectorized(probe, n_envs)
-    set_random_seed(5)
-    env.seed(5)
+    seed_evaluation(env, 5)
     expected = evaluate_welfare(model, env, 7, deterministic=False)
-    for name in ("utilities", "utilities_standard_error", "assignment", "greedy"):
+    for name in ("utilities", "utilities_standard_error", "assignment", "greedy", "half_utilities"):
         np.testing.assert_array_equal(getattr(findings.result, name), getattr(expected, name))
     assert findings.result.social_welfare == expected.social_welfare
     assert findings.result.standard_error == expected.standard_error
     assert findings.by_seed == (findings.result,)
     for row in findings.representatives:
         own = expected.utilities[row.agents, row.index]
-        assert row.mean_utility == pytest.approx(own.mean()) and row.worst_utility == own.min()
+        even, odd = expected.half_utilities[:, row.agents, row.index]  # type: ignore[index]
+        assert row.mean_utility == pytest.approx(own.mean())
+        assert row.worst_utility == odd[even.argmin()] and row.worst_agent == row.agents[even.argmin()]
+        # Three of seven episodes
+        error = expected.utilities_standard_error[row.worst_agent, row.index] * (7 / 3) ** 0.5
+        assert row.worst_half_width == pytest.approx(stats.t.ppf(0.975, 6) * error)
         assert row.mean_over_all == pytest.approx(expected.utilities[:, row.index].mean())
     if model.k == 1:
         # One representative serves all: its interval and that of welfare are the same
@@ -56,15 +61,26 @@ def test_one_seed_gives_the_numbers_of_evaluate_welfare(probe: type[Noisy], grou
 
 def test_several_seeds_are_one_evaluation_of_all_their_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, np.ndarray]] = []
-    add = evaluation._Moments.add
+    halves: list[tuple[int, int, np.ndarray]] = []
+    add, add_to_half = evaluation._Moments.add, evaluation._Moments.add_to_half
+
+    def spy_halves(self: Any, half: int, representative: int, returns: np.ndarray) -> None:
+        halves.append((half, representative, returns.copy()))
+        add_to_half(self, half, representative, returns)
 
     def spy(self: Any, representative: int, returns: np.ndarray) -> None:
         seen.append((representative, returns.copy()))
         add(self, representative, returns)
 
     monkeypatch.setattr(evaluation._Moments, "add", spy)
+    monkeypatch.setattr(evaluation._Moments, "add_to_half", spy_halves)
     model = make_model(vectorized(Noisy, 2), GROUPS)
     findings = collect(model, vectorized(Noisy, 3), 4, seeds=3)
+    for half in (0, 1):
+        for j in (0, 1):
+            of_it = [one for of, representative, one in halves if (of, representative) == (half, j)]
+            assert len(of_it) == 6 and findings.result.half_utilities is not None
+            np.testing.assert_allclose(findings.result.half_utilities[half, :, j], np.mean(of_it, axis=0))
     returns = [np.array([r for j, r in seen if j == representative]) for representative in range(2)]
     assert [len(one) for one in returns] == [12, 12]
     result = findings.result
@@ -98,6 +114,41 @@ def test_single_episodes_of_several_seeds_have_an_interval() -> None:
     np.testing.assert_allclose(several.result.utilities_standard_error, utilities.std(axis=0, ddof=1) / 2)
 
 
+class Luck(Probe):
+    """One step that pays what the start has drawn: the true utility of everybody is 50 whatever is done."""
+
+    n_agents = 40
+    observation_space = spaces.Box(-9.0, 9.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict]:
+        super().reset(**kwargs)
+        self.start = self.np_random.normal(size=1)
+        self.paid = 50.0 + 7.0 * self.start + 7.0 * self.np_random.normal(size=self.n_agents)
+        return self.start.astype(np.float32).clip(-9.0, 9.0), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        return np.zeros(1, np.float32), float(self.paid.mean()), True, False, {"reward_vector": self.paid.astype(np.float32)}
+
+
+@pytest.mark.parametrize(("k", "n_envs"), [(1, 8), (2, 2)])
+def test_intervals_of_several_seeds_cover_what_is_true(k: int, n_envs: int) -> None:
+    venv = DummyVecEnv([Luck] * n_envs)
+    model = make_model(venv, [i % k for i in range(40)], k=k)
+    covered, worst, worst_covered, n = [], [], [], 40
+    for trial in range(n):
+        found = collect(model, venv, 4, seeds=[100 * trial, 100 * trial + 1, 100 * trial + 2], deterministic=True)
+        covered.append(abs(found.result.social_welfare - 50.0) < found.welfare_half_width)
+        first = found.worst_off[0]
+        worst.append(first.utility)
+        worst_covered.append(abs(first.utility - 50.0) < first.half_width)
+        assert found.result.worst_utility == first.utility and found.result.worst_agent == first.agent
+    error = 3 * (0.95 * 0.05 / n) ** 0.5
+    assert np.mean(covered) > 0.95 - error and np.mean(worst_covered) > 0.95 - error
+    # The lowest of 40 means would be about 5 lower
+    assert np.mean(worst) == pytest.approx(50.0, abs=4 * np.std(worst) / n**0.5)
+
+
 def test_lengths_and_time_limits() -> None:
     model = make_model(vectorized(Waiting, 2), list(Waiting.representatives))
     findings = collect(model, vectorized(Waiting, 2), 5, seeds=2, deterministic=True)
@@ -123,13 +174,17 @@ def test_worst_off_agents() -> None:
     model = make_model(vectorized(Noisy, 2), GROUPS)
     known = np.array([9.0, np.nan, 1.0, 1.0, 1.0, 1.0])
     findings = collect(model, vectorized(Noisy, 2), 4, own_policy_utilities=known)
-    utilities = findings.result.agent_utilities
-    assert [row.agent for row in findings.worst_off] == np.argsort(utilities).tolist()
+    halves, errors = findings.result.half_utilities, findings.result.utilities_standard_error
+    assert halves is not None
+    even, odd = halves[:, np.arange(6), GROUPS]
+    # Chosen by six of twelve episodes, and measured in the others
+    assert [row.agent for row in findings.worst_off] == np.argsort(even).tolist()
     for row in findings.worst_off:
         other = 1 - GROUPS[row.agent]
         assert (row.representative, row.elsewhere) == (GROUPS[row.agent], other)
-        assert row.utility == utilities[row.agent]
-        assert row.utility_elsewhere == findings.result.utilities[row.agent, other]
+        assert row.utility == odd[row.agent]
+        assert row.half_width == pytest.approx(stats.t.ppf(0.975, 11) * 2**0.5 * errors[row.agent, row.representative])
+        assert row.utility_elsewhere == halves[1, row.agent, other]
         np.testing.assert_equal(row.gain_given, known[row.agent] - row.utility)
         assert np.isnan(row.gain_bound)  # nobody knows one here
     alone = collect(make_model(vectorized(Noisy, 1), [0] * 6), vectorized(Noisy, 1), 2).worst_off[0]

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.utils import set_random_seed
 
 from sb3_rmdp import RepresentedPPO, __version__, evaluate_welfare
 from sb3_rmdp.approval import sections, wording, write_report
 from sb3_rmdp.approval.html import Markup, element
 from sb3_rmdp.approval.provenance import provenance
+from sb3_rmdp.common.seeds import seed_evaluation
 from tests.approval.pages import Page
 from tests.approval.probes import SMALL, Noisy, NoisyFactored, make_model
 from tests.probes import vectorized
@@ -98,8 +98,7 @@ def test_numbers_of_the_page_are_those_of_evaluate_welfare(grid: Path) -> None:
     results = []
     for seed in (0, 1):
         env = make_vec_env(GRID, 3, env_kwargs=KWARGS)
-        set_random_seed(seed)
-        env.seed(seed)
+        seed_evaluation(env, seed)
         results.append(evaluate_welfare(model, env, 3, deterministic=False))
     utilities = np.mean([one.utilities for one in results], axis=0)
     own = utilities[np.arange(9), model.assignment.representatives]
@@ -117,10 +116,17 @@ def test_numbers_of_the_page_are_those_of_evaluate_welfare(grid: Path) -> None:
     # Straight to the tile and home: 9 agents around a home in the middle of the lower row
     (worst,) = [rows for name, rows in page.tables.items() if name.startswith("Agents with the lowest")]
     assert worst[0][-1] == "gain: at most" and len(worst) == 10
+    # Of six episodes the first, third and fifth choose, and the others measure: the second, and two of the second seed
+    halves = [one.half_utilities for one in results]
+    assert halves[0] is not None and halves[1] is not None
+    choose, measure = (2 * halves[0][0] + halves[1][1]) / 3, (halves[0][1] + 2 * halves[1][0]) / 3
+    served_by = model.assignment.representatives
+    assert [int(row[0]) for row in worst[1:]] == np.argsort(choose[np.arange(9), served_by], kind="stable").tolist()
     for row in worst[1:]:
         agent = int(row[0])
         steps = 2 * (abs(agent // 3 - 2) + abs(agent % 3 - 1)) or 1
-        assert row[-1] == f"{100 - steps - own[agent]:+.2f}"
+        utility = measure[agent, served_by[agent]]
+        assert row[-1] == f"{100 - steps - utility:+.2f}" and row[2].split(" ±")[0] == f"{utility:.2f}"
 
     numbers = json.loads((grid / "numbers.json").read_text())
     np.testing.assert_allclose(numbers["result"]["utilities"], utilities)

@@ -283,8 +283,20 @@ def test_smallest_number_of_policies() -> None:
     text = " ".join(curve.summary())
     assert "k = 3 is the smallest" in text and "worth 1.50 +- 0.35." in text and "90.9 % with k = 5" in text
     doubtful = made(row(1, 0, 10.0), row(2, 0, 10.5))
-    assert "less than 2 standard errors above 0" in " ".join(doubtful.summary())
+    assert "less than 2.3 standard errors above 0: it may be chance" in " ".join(doubtful.summary())
+    unknown = made(row(1, 0, 10.0, math.nan), row(2, 0, 10.5, math.nan))
+    assert "worth 0.50, whose error is not known." in " ".join(unknown.summary())
     assert made(row(1, 0, 10.0)).summary() == []
+
+
+def test_the_last_gain_is_called_clear_by_chance_as_rarely_as_is_said() -> None:
+    # Three models of each k, all of which are worth the same but for chance: 2.5 % of gains are called clear
+    rng, n = np.random.default_rng(0), 2000
+    clear = 0
+    for welfare in rng.normal(50.0, 1.0, size=(n, 2, 3)):
+        curve = made(*(row(k, seed, welfare[k - 1, seed]) for k in (1, 2) for seed in range(3)))
+        clear += "chance" not in " ".join(curve.summary())
+    assert clear / n == pytest.approx(0.025, abs=4 * (0.025 * 0.975 / n) ** 0.5)
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:

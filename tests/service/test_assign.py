@@ -157,7 +157,7 @@ def late_nan(obs: Any, action: Any, next_obs: Any) -> float:
 @pytest.mark.parametrize(
     ("function", "vectorized", "text"),
     [
-        (late_nan, False, r"late_nan, called on episode \d of representative 2 at step 2, returned nan: .* finite"),
+        (late_nan, False, r"late_nan, called on episode \d of representative [12] at step 2, returned nan: .* finite"),
         (
             lambda o, a, n: [0.0, 1.0],
             False,

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp.common.seeds import seed_evaluation
 from sb3_rmdp.service import EvaluationEpisodes, Origin, record_episodes
 from sb3_rmdp.service.episodes import SCHEMA
 from tests.service.worlds import SMALL, WEIGHTS, DictWalk, Walk, factored, obedient, objectives, plain, wanted_places
@@ -73,8 +73,7 @@ def test_means_are_utilities_of_an_evaluation(agents: Any) -> None:
     env = DummyVecEnv([lambda: agents()] * 2)
     model = obedient(env, 3)
     episodes = record_episodes(model, env, 5, deterministic=False, seed=7)
-    set_random_seed(7)
-    env.seed(7)
+    seed_evaluation(env, 7)
     result = evaluate_welfare(model, env, 5, deterministic=False)
     means = episodes.returns.mean(axis=1, dtype=np.float64)
     utilities = means.T if agents is plain else WEIGHTS @ means.T
