@@ -76,10 +76,12 @@ def report(
 
     with bad_input():
         from sb3_rmdp.approval.plan import make_plan
-        from sb3_rmdp.approval.report import load_page, target, write_report
+        from sb3_rmdp.approval.report import load_page, write_report
+        from sb3_rmdp.common.whole_files import check_target
 
         load_page()
-        output = target(output, ".html")
+        output = check_target(output, ".html")
+        json_file = None if json_file is None else check_target(json_file, ".json")
         loaded, env, _ = load_with_env(model, env_id, env_kwargs, n_envs, 0, statistics, device)
         plan = make_plan(env, loaded.n_agents, episodes, seeds, deterministic, stress)
     with bad_input(), with_progress(env, plan.n_episodes(loaded.k)) as watched:
@@ -97,6 +99,6 @@ def report(
             saved_as=model,
         )
     env.close()
-    click.echo(f"Wrote {output}, {output.stat().st_size / 1000:.0f} kB: {findings.result}")
+    click.echo(f"Wrote {click.format_filename(output)}, {output.stat().st_size / 1000:.0f} kB: {findings.result}")
     if json_file is not None:
-        click.echo(f"Wrote {target(json_file, '.json')}")
+        click.echo(f"Wrote {click.format_filename(json_file)}")

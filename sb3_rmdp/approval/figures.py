@@ -195,7 +195,9 @@ def stress_figure(findings: Findings) -> Picture:
         errors = half_width(np.array([case.change_error for case in cases]), findings.n_eval_episodes - 1)
         axes.axvline(0.0, color=FAINT, linewidth=1)
         axes.errorbar([case.change for case in cases], rows, xerr=errors, fmt="o", color=DARK, capsize=3, markersize=5)
-        axes.set_yticks(rows, [case.name for case in cases])
+        # As they are: of a user's names neither formulas nor bytes that are no text are drawn
+        names = [case.name.encode(errors="backslashreplace").decode() for case in cases]
+        axes.set_yticks(rows, names, parse_math=False)
         axes.set_ylim(len(cases) - 0.5, -0.5)
         label_axes(axes, "change of social welfare", "")
         return _svg(figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from sb3_rmdp.common.files import model_file
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_no_reward_normalization, check_same_population, population_of
 from sb3_rmdp.common.report import save_text, to_json
+from sb3_rmdp.common.whole_files import check_target
 from sb3_rmdp.represented_ppo import RepresentedPPO
 from sb3_rmdp.vec_env import represented_vec_env
 
@@ -66,7 +66,8 @@ def write_report(
     :raises OSError: if the report cannot be written there
     :raises ImportError: if matplotlib or Pillow are missing
     """
-    page_file, json_file = target(Path(path), ".html"), None if json_path is None else target(Path(json_path), ".json")
+    page_file = check_target(path, ".html")
+    json_file = None if json_path is None else check_target(json_path, ".json")
     write_page = load_page()
     if not isinstance(model, RepresentedOnPolicyAlgorithm):
         saved_as = model_file(model)
@@ -88,27 +89,6 @@ def write_report(
         save_text(to_json(findings.as_dict()), json_file, ".json")
     save_text(page, page_file, ".html")
     return findings
-
-
-def target(path: Path, suffix: str) -> Path:
-    """
-    See that a file can be written, before anything takes time; nothing is made yet.
-
-    :param path: the file
-    :param suffix: added where there is none
-    :return: the file
-    :raises OSError: if it cannot
-    """
-    path = path if path.suffix else path.with_name(path.name + suffix)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give a file in it, e.g. {path / f'report{suffix}'}")
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        what = "may not be written to" if folder.is_dir() else "is no folder"
-        raise OSError(f"{path} cannot be written, since {folder} {what}: give another place")
-    return path
 
 
 def load_page() -> Callable[[Findings, Sequence[Behaviour], VecEnv, str | None], str]:

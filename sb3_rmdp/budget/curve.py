@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.special import stdtrit
 
+from sb3_rmdp.budget.checking import check_curve
 from sb3_rmdp.common.evaluation import WelfareEvaluation
 from sb3_rmdp.common.report import save_text, to_json, with_error
+from sb3_rmdp.common.user_files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -259,14 +260,15 @@ class BudgetCurve:
         :raises OSError: if it cannot be read
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = read_json(Path(path), "budget curve")
             if (content["format"], content["version"]) != (FORMAT, VERSION):
                 raise ValueError(f"format {content['format']!r}, version {content['version']!r}")
+            check_curve(content)
             rows = tuple(_row(row) for row in content["rows"])
             facts = {item.name: content[item.name] for item in dataclasses.fields(cls) if item.name != "rows"}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls(rows=rows, **facts)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} holds no budget curve of this version: {error}") from error
-        return cls(rows=rows, **facts)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """

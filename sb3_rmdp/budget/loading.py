@@ -11,7 +11,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.budget.curve import BudgetCurve
-from sb3_rmdp.budget.task import EnvSource, Task, described, evaluate_anew
+from sb3_rmdp.budget.describing import described
+from sb3_rmdp.budget.task import EnvSource, Task, evaluate_anew
 from sb3_rmdp.budget.training import row_of
 from sb3_rmdp.commands import load_with_env
 from sb3_rmdp.common.seeds import EVALUATION_SEED

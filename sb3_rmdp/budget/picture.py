@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sb3_rmdp.common.files import save_whole
-from sb3_rmdp.plots.style import DARK, DPI, FAINT, label_axes, palette
+from sb3_rmdp.plots.style import DARK, FAINT, label_axes, palette, save_figure
 
 if TYPE_CHECKING:
     from sb3_rmdp.budget.curve import BudgetCurve
@@ -61,21 +59,8 @@ def plot_budget(curve: BudgetCurve, path: str | Path | None = None) -> Figure:
         axes.grid(axis="y", color=FAINT, alpha=0.4, linewidth=0.8)
     figure.suptitle(f"{curve.env}, {curve.n_agents} agents", fontsize=11)
     if path is not None:
-        save_picture(figure, Path(path))
+        save_figure(figure, path)
     return figure
-
-
-def save_picture(figure: Figure, path: Path) -> None:
-    """
-    :param figure: a figure that is complete
-    :param path: file, written whole or not at all; ".png" is added where there is no suffix
-    """
-    path = path if path.suffix else path.with_name(f"{path.name}.png")
-
-    def write(file: io.BufferedIOBase) -> None:
-        figure.savefig(file, dpi=DPI, format=path.suffix[1:])  # type: ignore[arg-type]
-
-    save_whole(path, write)
 
 
 def _draw_line(axes: Axes, curve: BudgetCurve, value: str, error: str, colour: tuple[float, float, float]) -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import gymnasium as gym
-import numpy as np
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp import RepresentedPPO, WelfareEvaluation, evaluate_welfare
+from sb3_rmdp.budget.describing import name_of
 from sb3_rmdp.common.population import check_budget
 from sb3_rmdp.common.seeds import EVALUATION_SEED
 from sb3_rmdp.envs.registered import check_registered
@@ -60,7 +60,7 @@ class Task:
     @property
     def name(self) -> str:
         """For people and for records."""
-        return self.id or described(self.env)
+        return self.id or name_of(self.env)
 
     def make(self, n_envs: int, seed: int | None = None) -> VecEnv:
         """
@@ -169,19 +169,3 @@ def check_numbers_of_policies(k: int | Iterable[int], n_agents: int | None = Non
     if any(b <= a for a, b in itertools.pairwise(numbers)):
         raise ValueError(f"k={numbers} does not rise: give each number of policies once, the smallest first")
     return tuple(map(int, numbers))
-
-
-def described(value: Any) -> Any:
-    """
-    :param value: an argument
-    :return: the same as plain data, equal in another process; functions and classes by their names
-    """
-    if isinstance(value, Mapping):
-        return {str(key): described(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [described(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if hasattr(value, "__qualname__"):
-        return f"{value.__module__}:{value.__qualname__}"
-    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)

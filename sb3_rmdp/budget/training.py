@@ -15,7 +15,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.budget.curve import BudgetCurve, BudgetRow
-from sb3_rmdp.budget.folder import ModelFiles
+from sb3_rmdp.budget.describing import described
+from sb3_rmdp.budget.folder import ModelFiles, folder_for
 from sb3_rmdp.budget.growth import ancestors, check_can_grow, warm_start
 from sb3_rmdp.budget.task import (
     NO_SETTINGS,
@@ -23,14 +24,14 @@ from sb3_rmdp.budget.task import (
     Task,
     check_arguments,
     check_numbers_of_policies,
-    described,
     tuned,
 )
 from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT
 from sb3_rmdp.common.population import population_of
 from sb3_rmdp.common.seeds import check_training_seed
+from sb3_rmdp.common.whole_files import remove_abandoned
 from sb3_rmdp.envs.contract import integer
-from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS
+from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS, SCHEDULES
 
 #: Steps of a vec env between two movements of the progress bar
 STEPS_PER_MOVE = 50
@@ -55,7 +56,7 @@ class Job:
     @property
     def is_finished(self) -> bool:
         """Whether there is no need to train it."""
-        return self.files is not None and self.files.model.exists()
+        return self.files is not None and self.files.finished
 
 
 def budget_curve(
@@ -76,7 +77,8 @@ def budget_curve(
     Train models for several numbers of policies and measure welfare against them.
 
     Everything that can be wrong is looked at before anything is trained. With a folder, models are kept as they are finished,
-    ``k3_seed0.zip`` with a record ``k3_seed0.json``, and those that are there are not trained again.
+    ``k3_seed0.zip`` with a record ``k3_seed0.json``, and those that are there are not trained again. One curve at a time may
+    train into a folder.
 
     :param env: a gymnasium id, an environment that ``gymnasium.make`` made, or a function that makes one
     :param k: numbers of policies, rising, at most the number of agents
@@ -90,11 +92,14 @@ def budget_curve(
     :param model_kwargs: arguments of RepresentedPPO, in the place of the tuned ones in ``hyperparams/rppo.yml``, and
         ``max_episode_steps``, a time limit for trainings alone
     :param env_kwargs: arguments of the environment
-    :param folder: where models are kept, and found if they are finished; by default nowhere
+    :param folder: where models are kept, and found if they are finished; by default nowhere. Functions among the arguments
+        are then told apart by their code and by what they hold, see :mod:`sb3_rmdp.budget.describing`
     :param callback: one or more for all trainings
     :param progress: show a progress bar on stderr, if that is a terminal
     :return: the curve
-    :raises ValueError: if an argument is wrong, or the folder holds models with other settings
+    :raises ValueError: if an argument is wrong, cannot be told from others, or the folder holds models with other settings, or
+        another curve is being made in it
+    :raises OSError: if a model cannot be kept in the folder, as on a full disk
     """
     known = tuned(Task(env).id)
     hyperparams = {**known.arguments, **(model_kwargs or {})}
@@ -112,20 +117,32 @@ def budget_curve(
         check_can_grow(arguments.get("assignment", DEFAULT_ASSIGNMENT))
     population = _check_models(task, ks, arguments)
 
+    # By their names alone functions would find models that others have made
+    strict = folder is not None
     settings = {
-        "env": task.name,
-        "env_kwargs": described(task.env_kwargs),
+        "env": task.id or described(task.env, strict),
+        "env_kwargs": described(task.env_kwargs, strict),
         **population,
         "transitions_per_policy": transitions,
-        "model_kwargs": described({name: value for name, value in hyperparams.items() if name not in NO_SETTINGS}),
+        "model_kwargs": described({name: item for name, item in hyperparams.items() if name not in NO_SETTINGS}, strict),
     }
-    jobs = [
-        _job(number, seed, ks[:index] if warm else (), settings, folder)
-        for seed, (index, number) in itertools.product(seed_list, enumerate(ks))
-    ]
+
+    def find_jobs() -> list[Job]:
+        return [
+            _job(number, seed, ks[:index] if warm else (), settings, folder)
+            for seed, (index, number) in itertools.product(seed_list, enumerate(ks))
+        ]
+
     callbacks = [callback] if isinstance(callback, BaseCallback) else list(callback or [])
     rows = []
-    with _progress([job for job in jobs if not job.is_finished], transitions, progress) as bar:
+    with contextlib.ExitStack() as stack:
+        jobs = find_jobs()
+        if folder is not None:
+            remove_abandoned(Path(folder))
+        if folder is not None and not all(job.is_finished for job in jobs):
+            stack.enter_context(folder_for(folder))
+            jobs = find_jobs()  # another process may have finished some of them meanwhile
+        bar = stack.enter_context(_progress([job for job in jobs if not job.is_finished], transitions, progress))
         model = None
         for job in jobs:
             model = _trained(job, task, model if job.started_from else None, transitions, arguments, callbacks, bar)
@@ -205,7 +222,10 @@ def _trained(
 ) -> RepresentedPPO:
     """The model of a job: that of its file, or a new one."""
     if job.files is not None and job.is_finished:
-        return RepresentedPPO.load(job.files.model, device=arguments.get("device", "auto"))
+        # Functions are not read from files, and known: settings are the same
+        functions = {name: value for name, value in arguments.items() if name in SCHEDULES and callable(value)}
+        own = {"assignment": arguments["assignment"]} if isinstance(arguments.get("assignment"), type) else {}
+        return RepresentedPPO.load(job.files.model, device=arguments.get("device", "auto"), custom_objects=functions, **own)
     if job.files is not None:
         job.files.begin()
     bar.say(f"k={job.k} seed={job.seed}")
@@ -220,7 +240,7 @@ def _trained(
         env.close()
     bar.finish(transitions * job.k)
     if job.files is not None:
-        model.save(job.files.model)
+        job.files.save(model)
     return model
 
 

@@ -20,9 +20,10 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import sync_envs_normalization
 
 from sb3_rmdp.common.evaluation import WelfareEvaluation, as_vec_env, evaluate_welfare
-from sb3_rmdp.common.files import save_whole
+from sb3_rmdp.common.full_disk import warned_of_the_disk
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.random_numbers import same_random_numbers_after
+from sb3_rmdp.common.whole_files import check_target, make_folder, save_whole
 from sb3_rmdp.vec_env.episodes import EndlessEpisodeError, EpisodeLengths
 from sb3_rmdp.vec_env.watch import check_apart
 
@@ -30,6 +31,8 @@ from sb3_rmdp.vec_env.watch import check_apart
 READ_AS = {"learning_rate": ("lr_schedule",), "gamma": ("rollout_buffer.gamma",), "gae_lambda": ("rollout_buffer.gae_lambda",)}
 #: What PPO logs by itself if it is a schedule, as used by the last update
 LOGGED_SCHEDULES = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
+#: Files of evaluations
+EVALUATIONS, BEST_MODEL = "evaluations.npz", "best_model.zip"
 #: Networks and buffers are made for these numbers
 SIZES = ("k", "n_agents", "n_envs", "n_steps")
 
@@ -236,6 +239,9 @@ class WelfareEvalCallback(EventCallback):
     Writes ``evaluations.npz`` with one entry per evaluation: ``timesteps``, ``results`` (welfare, of shape (m, 1), as plots of
     SB3's evaluations expect it), ``standard_errors`` (m,), ``utilities`` (m, n_agents, k) and ``assignments`` (m, n_agents).
 
+    Where a file cannot be written in the midst of the training, as on a full disk, there is a warning, and the training goes
+    on; the best model so far is saved as soon as it can be.
+
     :param eval_env: an environment, or a vec env of any size, apart from that of the training
     :param callback_on_new_best: called when welfare is higher than ever, e.g. ``StopTrainingOnRewardThreshold``, which reads
         ``best_mean_reward``
@@ -249,6 +255,7 @@ class WelfareEvalCallback(EventCallback):
     :param max_episode_steps: steps that an episode may take, as for :func:`evaluate_welfare`. An evaluation in which one takes
         more is left out, with a warning, and the training goes on
     :raises ValueError: if eval_freq is below 1; when ``learn`` is called, if the environment is that of the training
+    :raises OSError: when ``learn`` is called, if a file cannot be written to its folder
     """
 
     model: RepresentedOnPolicyAlgorithm
@@ -283,14 +290,14 @@ class WelfareEvalCallback(EventCallback):
         #: The welfare of the last evaluation and the best so far (too high: a maximum of noisy ones), named as SB3's callbacks
         #: read them
         self.last_mean_reward = -np.inf
-        self.best_mean_reward = -np.inf
+        self.best_mean_reward = self._best_saved = -np.inf
         self.evaluations: list[tuple[int, WelfareEvaluation]] = []
 
     def _init_callback(self) -> None:
         check_apart(self.eval_env, self.training_env, type(self).__name__)
-        for folder in (self.log_path, self.best_model_save_path):
+        for folder, name in ((self.log_path, EVALUATIONS), (self.best_model_save_path, BEST_MODEL)):
             if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(check_target(folder / name).parent)
         if self.callback_on_new_best is not None:
             self.callback_on_new_best.init_callback(self.model)
 
@@ -317,20 +324,30 @@ class WelfareEvalCallback(EventCallback):
             print(f"Evaluation after {self.num_timesteps} timesteps: {result}")
 
         go_on = True
+        self._save_best(result.social_welfare)
         if result.social_welfare > self.best_mean_reward:
             self.best_mean_reward = result.social_welfare
-            if self.best_model_save_path is not None:
-                self.model.save(self.best_model_save_path / "best_model")
             if self.callback_on_new_best is not None:
                 go_on = self.callback_on_new_best.on_step()
         return go_on and self._on_event()
 
+    def _save_best(self, welfare: float) -> None:
+        if self.best_model_save_path is None or welfare <= self._best_saved:
+            return
+        with warned_of_the_disk("the best model"):
+            self.model.save(self.best_model_save_path / BEST_MODEL)
+            self._best_saved = welfare
+
     def _write(self) -> None:
         if self.log_path is None:
             return
+        with warned_of_the_disk("the evaluation"):
+            self._write_evaluations(self.log_path / EVALUATIONS)
+
+    def _write_evaluations(self, path: Path) -> None:
         timesteps, results = zip(*self.evaluations, strict=True)
         save_whole(
-            self.log_path / "evaluations.npz",
+            path,
             lambda file: np.savez(
                 file,
                 timesteps=np.array(timesteps),

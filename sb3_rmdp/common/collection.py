@@ -18,6 +18,7 @@ from sb3_rmdp.common.actor import numpy_actor
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.assignment import Assignment
 from sb3_rmdp.common.buffers import VectorRewardRolloutBuffer
+from sb3_rmdp.common.full_disk import call_despite_the_disk
 from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
 from sb3_rmdp.common.population import reward_key, reward_vectors
 from sb3_rmdp.common.reassignment import reassign
@@ -136,7 +137,7 @@ class RolloutCollection(OnPolicyAlgorithm):
             vectors = reward_vectors(infos, size, key)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
-            if not callback.on_step():
+            if not call_despite_the_disk(callback):
                 # Nothing of the last step was taken down: whoever goes on begins with new episodes
                 self._last_obs = None
                 return False

@@ -1,34 +1,14 @@
-"""Model files: written whole or not at all, and looked at before they are loaded."""
+"""Model files: looked at before they are loaded."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import pathlib
 import zipfile
-from collections.abc import Callable
 from typing import Any
 
-
-def save_whole(path: str | pathlib.Path, write: Callable[[io.BufferedIOBase], None]) -> None:
-    """
-    Write a file under a temporary name beside its place and move it there when it is complete.
-
-    :param path: the file; ".zip" is added where there is no suffix, as SB3 does
-    :param write: writes to the open file that it is given
-    """
-    target = pathlib.Path(path)
-    if target.suffix == "":
-        target = target.with_name(target.name + ".zip")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+from sb3_rmdp.common.whole_files import save_whole as save_whole
 
 
 def model_file(path: str | pathlib.Path) -> pathlib.Path:

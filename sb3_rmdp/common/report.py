@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from rich.table import Table
 from scipy.special import stdtr
 
 from sb3_rmdp.common.evaluation import WelfareEvaluation, half_error
-from sb3_rmdp.common.files import save_whole
+from sb3_rmdp.common.whole_files import save_whole
 
 #: Share of those who are called clearly better off elsewhere that may be so by chance alone
 CHANCE = 0.05
@@ -252,15 +251,9 @@ def to_json(content: dict[str, Any]) -> str:
 
 def save_text(text: str, path: Path, suffix: str) -> Path:
     """
-    :param text: what to write, whole or not at all
+    :param text: what to write, whole or not at all; bytes of file names that are no text are written as ``\\udce9``
     :param path: file; missing folders are made
     :param suffix: added to the name where there is none
     :return: the file
     """
-    path = path if path.suffix else path.with_name(path.name + suffix)
-
-    def write(file: io.BufferedIOBase) -> None:
-        file.write(text.encode())
-
-    save_whole(path, write)
-    return path
+    return save_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")), suffix)

@@ -12,7 +12,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure as LoggedFigure
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
+from sb3_rmdp.common.full_disk import warned_of_the_disk
+from sb3_rmdp.common.whole_files import check_target
 from sb3_rmdp.plots.assignments import plot_assignment_histogram, plot_flips, plot_group_sizes
+from sb3_rmdp.plots.style import save_figure
 
 if TYPE_CHECKING:
     from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
@@ -36,7 +39,7 @@ class AssignmentPlotCallback(BaseCallback):
         in the colours of their representatives
     :param xlabel: what the targets are
     :param folder: folder to save the pictures to as well, as ``agents_<timesteps>.png`` and, always the newest,
-        ``flips.png``; made if missing
+        ``flips.png``; made if missing. Where they cannot be written, as on a full disk, there is a warning
     :param verbose: as in SB3
     :raises ValueError: if n_rollouts is below 1; before a training, if targets are not one per agent
     """
@@ -67,6 +70,8 @@ class AssignmentPlotCallback(BaseCallback):
     def _init_callback(self) -> None:
         if self.targets is not None and self.targets.shape != (self.model.n_agents,):
             raise ValueError(f"targets has shape {self.targets.shape}: pass one per agent, ({self.model.n_agents},)")
+        if self.folder is not None:
+            check_target(self.folder / "flips.png")
 
     def _on_training_start(self) -> None:
         # A training that goes on keeps its history, another one begins a new one
@@ -91,16 +96,19 @@ class AssignmentPlotCallback(BaseCallback):
         to_tensorboard = any(isinstance(output, TensorBoardOutputFormat) for output in self.logger.output_formats)
         if not to_tensorboard and self.folder is None:
             return  # nobody would see them
-        for name, figure in (("agents", self._draw_agents(now)), ("flips", self._draw_flips())):
+        agents, flips = self._draw_agents(now), self._draw_flips()
+        if self.folder is not None:
+            with warned_of_the_disk("a picture of the assignment"):
+                save_figure(agents, self.folder / f"agents_{self.num_timesteps}.png")
+                save_figure(flips, self.folder / "flips.png")
+        for name, figure in (("agents", agents), ("flips", flips)):
             if to_tensorboard:
                 self.logger.record(f"plots/{name}", LoggedFigure(figure, close=True), exclude=WITHOUT_FIGURES)
 
     def _draw_agents(self, served_by: np.ndarray) -> Figure:
-        path = None if self.folder is None else self.folder / f"agents_{self.num_timesteps}.png"
         if self.targets is None:
-            return plot_group_sizes(served_by, self.model.k, path)
-        return plot_assignment_histogram(self.targets, served_by, self.model.k, xlabel=self.xlabel, path=path)
+            return plot_group_sizes(served_by, self.model.k)
+        return plot_assignment_histogram(self.targets, served_by, self.model.k, xlabel=self.xlabel)
 
     def _draw_flips(self) -> Figure:
-        path = None if self.folder is None else self.folder / "flips.png"
-        return plot_flips(self.timesteps, self.flips, self.model.n_agents, path)
+        return plot_flips(self.timesteps, self.flips, self.model.n_agents)

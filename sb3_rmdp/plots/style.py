@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,6 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+
+from sb3_rmdp.common.whole_files import save_whole, with_suffix
 
 Colour = tuple[float, float, float]
 
@@ -95,6 +98,17 @@ def finish(figure: Figure, path: str | Path | None) -> Figure:
     :return: the figure
     """
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI)
+        save_figure(figure, path)
     return figure
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = DPI) -> Path:
+    """
+    :param figure: a figure that is complete
+    :param path: file, written whole or not at all, in the format of its suffix; ".png" is added where there is none
+    :param dpi: dots per inch
+    :return: the file
+    :raises ValueError: if the suffix is of no format
+    """
+    path = with_suffix(path, ".png")
+    return save_whole(path, lambda file: figure.savefig(cast(Any, file), dpi=dpi, format=path.suffix[1:].lower()))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sb3_rmdp.common.files import save_whole
+from sb3_rmdp.common.npz_files import read_npz
+from sb3_rmdp.common.whole_files import save_whole
 
 if TYPE_CHECKING:
     from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
@@ -23,6 +23,9 @@ SCHEMA = 1
 
 #: Name of observations that are no Dict
 PLAIN = ""
+
+#: Arrays of a file, and those of which there are several, one for each key
+ARRAYS, GROUPS = ("facts", "returns", "lengths", "mean_square", "actions"), ("observations", "infos")
 
 #: What the message about a file that cannot be used ends with
 ANEW = "record the episodes anew, with record_episodes(model, env) or sb3-rmdp assign --env"
@@ -82,6 +85,16 @@ class Origin:
     deterministic: bool = True
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        texts, integers = ("policy", "population_id", "env_id"), ("n_agents", "n_features", "seed")
+        for name, value in vars(self).items():
+            kind = str if name in texts else Integral if name in integers else bool
+            wrong = not isinstance(value, kind) or (kind is Integral and isinstance(value, bool))
+            if wrong and (value is not None or name in ("policy", "n_agents", "deterministic")):
+                raise ValueError(f"{name}={value!r} of the origin: give {'int' if kind is Integral else kind.__name__}")
+        if self.n_agents < 1 or (self.n_features is not None and self.n_features < 1):
+            raise ValueError(f"n_agents={self.n_agents} and n_features={self.n_features} of the origin: give 1 or more")
+
 
 @dataclass(frozen=True)
 class EvaluationEpisodes:
@@ -107,6 +120,8 @@ class EvaluationEpisodes:
     def __post_init__(self) -> None:
         size = self.origin.n_features or self.origin.n_agents
         shape = self.returns.shape
+        if self.returns.dtype.kind != "f" or self.lengths.dtype.kind not in "iu":
+            raise ValueError(f"returns are {self.returns.dtype}, lengths {self.lengths.dtype}: give floats and integers")
         if len(shape) != 3 or shape[2] != size or shape[0] < 1:
             raise ValueError(f"returns have shape {shape}: give (k, n_episodes, {size})")
         if shape[1] < 2:
@@ -118,8 +133,12 @@ class EvaluationEpisodes:
             raise ValueError(f"lengths must be positive integers of shape {shape[:2]}, not {self.lengths.shape}")
         if self.mean_square is not None and self.mean_square.shape != (size, size):
             raise ValueError(f"mean_square has shape {self.mean_square.shape}: give ({size}, {size})")
+        if self.mean_square is not None and not (self.mean_square.dtype.kind == "f" and np.isfinite(self.mean_square).all()):
+            raise ValueError("mean_square is not of finite floats")
         if self.trajectories is not None:
             steps = int(self.lengths.sum())
+            if not all(map(np.ndim, (*self.trajectories.observations.values(), self.trajectories.actions))):
+                raise ValueError("observations or actions are single numbers: give one per step")
             seen = {len(array) for array in self.trajectories.observations.values()}
             done = {len(array) for array in (self.trajectories.actions, *self.trajectories.infos.values())}
             if seen != {steps + self.lengths.size} or done != {steps}:
@@ -209,8 +228,6 @@ class EvaluationEpisodes:
         :param path: file, written whole or not at all; ".npz" is added where there is no suffix, missing folders are made
         :return: the file
         """
-        path = Path(path)
-        path = path if path.suffix else path.with_name(path.name + ".npz")
         arrays = {"returns": self.returns, "lengths": self.lengths}
         if self.mean_square is not None:
             arrays["mean_square"] = self.mean_square
@@ -219,13 +236,9 @@ class EvaluationEpisodes:
             arrays.update({f"observations/{key}": array for key, array in self.trajectories.observations.items()})
             arrays.update({f"infos/{key}": array for key, array in self.trajectories.infos.items()})
         facts = json.dumps({"schema": SCHEMA, "origin": asdict(self.origin)})
-
-        def write(file: io.BufferedIOBase) -> None:
-            # As bytes: text that numpy would have to unpickle is not read
-            np.savez_compressed(file, facts=np.frombuffer(facts.encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
-
-        save_whole(path, write)
-        return path
+        # As bytes: text that numpy would have to unpickle is not read
+        arrays["facts"] = np.frombuffer(facts.encode(), dtype=np.uint8)
+        return save_whole(path, lambda file: np.savez_compressed(file, **arrays), ".npz")  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationEpisodes:
@@ -239,29 +252,30 @@ class EvaluationEpisodes:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file of episodes {path}")
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_npz(path, _is_known)
             facts: dict[str, Any] = json.loads(arrays.pop("facts").tobytes())
             schema = facts["schema"]
-        # What numpy raises on foreign and on broken files; an .npy file is an array, which is no context
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no complete file of evaluation episodes ({error}): {ANEW}") from error
-        if schema != SCHEMA:
-            raise ValueError(f"{path} was written in format {schema}, this version reads {SCHEMA}: {ANEW}")
-        try:
-            return cls._of_arrays(arrays, Origin(**facts["origin"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no complete file of evaluation episodes ({error}): {ANEW}") from error
+            if schema == SCHEMA:
+                return cls._of_arrays(arrays, Origin(**facts["origin"]))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            said = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path} is no complete file of evaluation episodes ({said}): {ANEW}") from error
+        raise ValueError(f"{path} was written in format {schema}, this version reads {SCHEMA}: {ANEW}")
 
     @classmethod
     def _of_arrays(cls, arrays: dict[str, np.ndarray], origin: Origin) -> EvaluationEpisodes:
-        groups: dict[str, dict[str, np.ndarray]] = {"observations": {}, "infos": {}}
+        groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in GROUPS}
         for name, array in arrays.items():
             group, slash, key = name.partition("/")
             if slash:
                 groups[group][key] = array
         trajectories = Trajectories(actions=arrays["actions"], **groups) if "actions" in arrays else None
         return cls(arrays["returns"], arrays["lengths"], origin, arrays.get("mean_square"), trajectories)
+
+
+def _is_known(name: str) -> bool:
+    """Whether an array of this name belongs to a file of episodes."""
+    return name in ARRAYS or name.startswith(tuple(f"{group}/" for group in GROUPS))
 
 
 def policy_fingerprint(model: RepresentedOnPolicyAlgorithm) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import os
 import sys
@@ -11,8 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from sb3_rmdp.common.tables import read_columns, read_numbers
+from sb3_rmdp.common.user_files import read_as
 from sb3_rmdp.service.assign import Users
 from sb3_rmdp.service.scores import Scores
+
+#: What a file of weights should be, for messages
+WEIGHTS = "table of weights, one row per user and one number per weight"
 
 
 def read_users(weights: Path | None, reward: str | None, scores: Path | None) -> Users:
@@ -32,48 +36,55 @@ def read_users(weights: Path | None, reward: str | None, scores: Path | None) ->
 
 def read_weights(path: Path) -> np.ndarray:
     """
-    :param path: file of numbers, .npy or .csv, of which the first line may be names
-    :return: what is in it, (u, m) or (m,)
-    :raises ValueError: if there is something else in it
+    :param path: file of numbers: an array of numpy, or text, see :mod:`sb3_rmdp.common.tables`
+    :return: what is in it, (u, m) or (m,), finite
+    :raises ValueError: if there is something else in it, with the line and the cell
+    :raises OSError: if it cannot be read
     """
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        with path.open(encoding="utf-8") as file:
-            names = next(csv.reader(file), [])
-        return np.loadtxt(path, delimiter=",", ndmin=2, skiprows=int(not all(map(_is_number, names))))
-    except (ValueError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no table of weights, one row per user and one number per weight: {error}") from error
+    return _read_array(path) if path.suffix.lower() == ".npy" else read_numbers(path, WEIGHTS)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _read_array(path: Path) -> np.ndarray:
+    with read_as(path, WEIGHTS):
+        try:
+            # Mapped: an array that is larger than its file is refused before it takes memory
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError:
+            raise
+        except Exception as error:  # of damaged headers numpy raises anything, as tokenize.TokenError
+            raise ValueError(str(error) or type(error).__name__) from error
+        kind = getattr(getattr(array, "dtype", None), "kind", "")
+        if kind not in tuple("fiub") or array.ndim not in (1, 2) or not array.size:
+            raise ValueError("it holds something else than one or two dimensions of real numbers")
+        weights = np.array(array)
+        if not np.isfinite(weights).all():
+            place = tuple(np.argwhere(~np.isfinite(weights))[0].tolist())
+            user, entry = (0, *place)[-2:]
+            raise ValueError(f"weight {entry} of user {user} is {weights[place]}; weights must be finite")
+    return weights
 
 
 def read_scores(path: Path) -> Scores:
     """
-    :param path: file with the columns representative, episode and score
+    :param path: file with the columns representative, episode and score, see :mod:`sb3_rmdp.common.tables`
     :return: the scores
-    :raises ValueError: if there is something else in it
+    :raises ValueError: if there is something else in it, with the line
+    :raises OSError: if it cannot be read
     """
-    wanted = ("representative", "episode", "score")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in wanted if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path} has no column {missing[0]}: begin it with the line {','.join(wanted)}")
-        chosen, values = [], []
-        for row in reader:
-            try:
-                chosen.append((int(row["representative"]), int(row["episode"])))
-                values.append(float(row["score"]))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}; give two integers and a number") from error
-    return Scores(values, episodes=chosen)
+    scores: dict[tuple[int, int], float] = {}
+    with read_as(path, "table of scores"):
+        for row in read_columns(path, ("representative", "episode", "score")):
+            j, episode = _episode(row.cells[0], row.line), _episode(row.cells[1], row.line)
+            if (j, episode) in scores:
+                raise ValueError(f"line {row.line} scores episode {episode} of representative {j} again; give it one score")
+            scores[j, episode] = row[2]
+        return Scores(list(scores.values()), episodes=np.array(list(scores), dtype=np.int64).reshape(-1, 2))
+
+
+def _episode(text: str, line: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise ValueError(f"line {line}: {text!r} numbers nothing; representatives and episodes are numbered from 0 on")
+    return int(text)
 
 
 def find_function(name: str) -> Any:

@@ -6,14 +6,13 @@ import csv
 import dataclasses
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sb3_rmdp.common.files import save_whole
 from sb3_rmdp.service.judging import POWER, NewUsers
 
 if TYPE_CHECKING:
@@ -184,12 +183,9 @@ def save_picture(result: NewUsers, path: Path) -> None:
     :raises ValueError: see :func:`check_picture`
     """
     check_picture(path)
-    figure = plot_new_users(result)
+    from sb3_rmdp.plots.style import save_figure
 
-    def write(file: io.BufferedIOBase) -> None:
-        figure.savefig(cast(Any, file), format=path.suffix[1:].lower(), dpi=150)
-
-    save_whole(path, write)
+    save_figure(plot_new_users(result), path)
 
 
 def plot_new_users(result: NewUsers) -> Figure:

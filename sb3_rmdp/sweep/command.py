@@ -118,6 +118,7 @@ def sweep(
             describe(console, runs, rows, path, workers or cores())
             return
 
+        from sb3_rmdp.common.whole_files import check_target
         from sb3_rmdp.sweep.results import Results
 
         with bad_input():
@@ -125,6 +126,8 @@ def sweep(
         with results:
             with bad_input():
                 pending = check_pending(runs, results.done)
+                if plan.save_models:
+                    check_target(model_path(plan, runs[0], results))
             note_versions(console, results.rows)
             note_models(console, plan, runs, results)
             failed = train(console, plan, pending, results, address, workers, retries, traceback) if pending else []
@@ -273,7 +276,7 @@ def keep(event: Finished, plan: Sweep, results: Results) -> None:
     :param plan: the sweep
     :param results: where results go
     """
-    from sb3_rmdp.common.files import save_whole
+    from sb3_rmdp.common.whole_files import save_whole
 
     model = event.outcome.model
     if model is not None:

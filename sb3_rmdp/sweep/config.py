@@ -19,6 +19,7 @@ import yaml
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import ASSIGNMENTS, DEFAULT_ASSIGNMENT, assignment_class
 from sb3_rmdp.common.seeds import check_training_seed
+from sb3_rmdp.common.user_files import read_text
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.sweep.values import check_name, count, counts, mapping, read_yaml
 from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS, NOT_KEYS, default_config, training_kwargs
@@ -190,7 +191,7 @@ def read_sweep(path: Path) -> Sweep:
     :raises OSError: if it cannot be read
     """
     try:
-        config = read_yaml(path.read_text(encoding="utf-8"))
+        config = read_yaml(read_text(path))
         return _sweep(path, config)
     except (ValueError, ImportError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error

@@ -18,6 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from sb3_rmdp.common.locks import is_at, open_locked, try_lock
+from sb3_rmdp.common.whole_files import check_target, make_folder, sync_folder
+
 #: Layout of the file
 SCHEMA = "1"
 
@@ -79,9 +82,9 @@ class Results:
     def _open(self) -> None:
         if self.path.exists() and not self.path.is_file():
             raise ValueError(f"{self.path} is no file: name another by --out")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(check_target(self.path).parent)
         self._made = not self.path.exists()
-        self._file = _locked(self.path)
+        self._file = open_locked(self.path, lambda file, path: _lock(file, path))
         try:
             self._file.seek(0)
             content = self._file.read()
@@ -108,7 +111,7 @@ class Results:
         """
         texts = [{name: _cell(value) for name, value in row.items()} for row in rows]
         texts = [{**row, "schema": SCHEMA, "checkpoints": str(len(rows))} for row in texts]
-        if not _is_at(self._file, self.path):
+        if not is_at(self._file, self.path):
             self._file.close()
             try:
                 self._open()
@@ -129,16 +132,18 @@ class Results:
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             self._file.truncate(end)
-            raise
+            raise OSError(error.errno, f"{error.strerror}: free some, or give another place", str(self.path)) from error
+        if end == 0:
+            sync_folder(self.path.parent)
         self.rows.extend(texts)
 
     def close(self) -> None:
         """Release the file; one that was made here, and that nothing was written to, goes."""
         if self._file.closed:
             return
-        if self._made and os.fstat(self._file.fileno()).st_size == 0 and _is_at(self._file, self.path):
+        if self._made and os.fstat(self._file.fileno()).st_size == 0 and is_at(self._file, self.path):
             with contextlib.suppress(PermissionError):  # Windows keeps what is open
                 self.path.unlink()
         self._file.close()
@@ -155,40 +160,10 @@ def _cell(value: object) -> str:
     return "" if value is None else " ".join(str(value).splitlines())
 
 
-def _locked(path: Path) -> io.FileIO:
-    """The file, open to read and to append, and locked."""
-    while True:
-        file = path.open("a+b", buffering=0)
-        try:
-            _lock(file, path)
-        except BaseException:
-            file.close()
-            raise
-        if _is_at(file, path):
-            return file
-        file.close()  # it was made by a sweep that wrote nothing, and has just gone
-
-
-def _is_at(file: io.FileIO, path: Path) -> bool:
-    """Whether a file that is open is still the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _lock(file: io.FileIO, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows, where two sweeps at a time are for the user to avoid
-        return
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ValueError(f"another sweep is writing to {path}: wait until it ends, or name another file by --out") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.ENOLCK):  # of file systems without locks
-            raise
+    # Without locks, as on Windows, two sweeps at a time are for the user to avoid
+    if try_lock(file) is False:
+        raise ValueError(f"another sweep is writing to {path}: wait until it ends, or name another file by --out")
 
 
 def _parse(path: Path, content: bytes) -> tuple[list[dict[str, str]], int]:

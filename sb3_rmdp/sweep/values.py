@@ -9,9 +9,21 @@ from typing import Any
 
 import yaml
 
+#: Values of a document at most, each counted as often as aliases repeat it
+MOST_VALUES = 1_000_000
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML of plain data, in which a key that is there twice is an error: the first one would be gone without a word."""
+    """
+    YAML of plain data, in which a key that is there twice is an error: the first one would be gone without a word. So are
+    aliases that lead back to themselves, or that blow a few lines up to millions.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _n_values(node, {}) > MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"aliases make it more than {MOST_VALUES} values", problem_mark=node.start_mark)
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -24,13 +36,29 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _n_values(node: yaml.Node, known: dict[int, int | None]) -> int:
+    if id(node) not in known:
+        known[id(node)] = None  # until it is known
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        nodes = (part for item in parts for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_n_values(part, known) for part in nodes)
+    number = known[id(node)]
+    if number is None:
+        raise yaml.MarkedYAMLError(problem="an alias leads back to itself", problem_mark=node.start_mark)
+    return number
+
+
 def read_yaml(text: str) -> Any:
     """
     :param text: a document
     :return: what it holds
-    :raises yaml.YAMLError: if it is none, or a mapping has a key twice
+    :raises yaml.YAMLError: if it is none, a mapping has a key twice, or aliases make it endless
+    :raises ValueError: if it is nested too deeply
     """
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def mapping(where: str, value: Any) -> dict[str, Any]:

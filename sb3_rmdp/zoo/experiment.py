@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -196,7 +197,16 @@ class RepresentedExperimentManager(ExperimentManager):
             print(f"No card was written; later: sb3-rmdp card {self.save_path}")
 
     def _save_model(self, model: BaseAlgorithm) -> None:
-        super().save_trained_model(model)
+        try:
+            super().save_trained_model(model)
+        except OSError as error:
+            folder = Path(tempfile.mkdtemp(prefix="sb3_rmdp-"))
+            path = folder / f"{Path(self.params_path).name}.zip"
+            model.save(path)
+            statistics = model.get_vec_normalize_env()
+            if statistics is not None:
+                statistics.save(str(folder / "vecnormalize.pkl"))
+            raise OSError(f"{error}. The model is in {path} now: move it to where it can stay") from error
         print(f"Saved {self.params_path}.zip after {model.num_timesteps} timesteps")
 
     def hyperparameters_optimization(self) -> None:

@@ -15,9 +15,9 @@ import yaml
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp import RepresentedPPO, WelfareEvaluation, evaluate_welfare
-from sb3_rmdp.common.files import save_whole
 from sb3_rmdp.common.report import plain, save_text, summarize, with_error
 from sb3_rmdp.common.seeds import seed_evaluation
+from sb3_rmdp.common.whole_files import check_target
 from sb3_rmdp.envs import ResourceGatheringEnv
 from sb3_rmdp.vec_env.episodes import EpisodeLengths
 from sb3_rmdp.zoo.run_folder import RunFolder, read_run_folder
@@ -45,7 +45,9 @@ def write_model_card(run_folder: str | Path, n_eval_episodes: int = 10, max_epis
     :raises FileNotFoundError: if there is no such folder, or no model in it
     :raises ValueError: if it is no run folder, or the model does not fit its environment
     :raises ImportError: if RL Zoo is not installed
+    :raises OSError: if the card cannot be written there
     """
+    check_target(Path(run_folder) / CARD)
     run = read_run_folder(run_folder)
     path = run.model_path
     # What is loaded may talk on stdout
@@ -84,6 +86,7 @@ def _draw(folder: Path, model: RepresentedPPO, env: VecEnv, result: WelfareEvalu
     """Draw what the environment allows; returns file names with a description."""
     try:
         from sb3_rmdp import plots
+        from sb3_rmdp.plots.style import save_figure
     except ModuleNotFoundError:  # an extra
         return {}
     grid = _grid(env)
@@ -103,8 +106,7 @@ def _draw(folder: Path, model: RepresentedPPO, env: VecEnv, result: WelfareEvalu
         figure = plots.plot_assignment_histogram(targets, result.assignment, k=model.k, xlabel=label)
         figures, texts = {"assignment.png": figure}, {"assignment.png": f"Agents by {label} and representative"}
     for name, figure in figures.items():
-        # Bound now, since the loop moves on
-        save_whole(folder / name, lambda file, figure=figure: figure.savefig(file, format="png", dpi=150))  # type: ignore[misc]
+        save_figure(figure, folder / name)
     return texts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from datetime import datetime, timezone
@@ -166,6 +167,17 @@ def test_whatever_the_user_says_is_text(tmp_path: Path) -> None:
     page = Page(text)
     assert "<script" not in text and not page.all("script")
     assert page.text.count(NASTY) >= 4  # title, heading, population, environment, stress
+
+
+def test_names_that_are_no_formulas_and_no_text(tmp_path: Path) -> None:
+    """Neither a formula that is broken nor a Latin-1 file name ends a report when all evaluations are done."""
+    env = vectorized(Noisy, 2)
+    path, name = tmp_path / os.fsdecode(b"caf\xe9.zip"), r"$\frac{$"
+    make_model(env, GROUPS).save(path)
+    stress: Any = {name: lambda env: env, os.fsdecode(b"\xe9"): lambda env: env}
+    write_report(path, env, tmp_path / os.fsdecode(b"\xe9.html"), stress=stress, **QUICK)
+    text = (tmp_path / os.fsdecode(b"\xe9.html")).read_text()
+    assert name in Page(text).text and "caf\\udce9.zip" in text
 
 
 def test_markup() -> None:

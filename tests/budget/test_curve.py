@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
 from sb3_rmdp.budget import BudgetCurve, BudgetRow, budget_curve, budget_of_models
 from sb3_rmdp.budget.curve import gain_of_next
-from sb3_rmdp.budget.task import Task, check_numbers_of_policies, described, tuned
+from sb3_rmdp.budget.describing import described
+from sb3_rmdp.budget.task import Task, check_numbers_of_policies, tuned
 from tests.probes import KnownAssignment
 
 SMALL: dict[str, Any] = dict(n_steps=16, batch_size=16, n_epochs=1, device="cpu")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,3 +120,20 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     assert process.returncode == 0 and "Traceback" not in out, out
     assert f"Saved {run_folder / name_of(GRID)}.zip after " in out and f"Wrote {run_folder / 'model_card.md'}" in out
     assert 128 <= load(run_folder).num_timesteps < 1000000
+
+
+def test_a_model_that_does_not_fit_on_the_disk_is_saved_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, elsewhere = RepresentedPPO.save, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+
+    def full(self: RepresentedPPO, path: Any, *args: Any, **kwargs: Any) -> None:
+        if str(path).startswith(str(tmp_path / "logs")):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(RepresentedPPO, "save", full)
+    with pytest.raises(OSError, match=r"No space left.*The model is in .*elsewhere.*zip now: move it"):
+        train(tmp_path, n_timesteps=192)
+    (path,) = elsewhere.glob("sb3_rmdp-*/*.zip")
+    assert RepresentedPPO.load(path, device="cpu").num_timesteps == 192
