@@ -30,12 +30,23 @@ EXTRAS = {
     "envpool": ["envpool>=1.2,<1.3; python_version >= '3.11'"],
     # sb3-rmdp sweep: many trainings, on this machine or a cluster
     "sweep": ["ray>=2.40"],
-    # Representatives as ONNX: sb3-rmdp export
-    "export": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
+    # Representatives as ONNX, and signatures: sb3-rmdp export
+    "export": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7", "cryptography>=42"],
     # Multi-objective environments
     "mo": ["mo-gymnasium>=1.3"],
     "docs": ["sphinx", "myst-parser", "furo"],
-    "dev": ["pytest", "pytest-xdist", "mypy<3", "types-PyYAML", "types-tqdm", "ruff", "black", "psutil", "playwright"],
+    "dev": [
+        "pytest",
+        "pytest-xdist",
+        "hypothesis",
+        "mypy<3",
+        "types-PyYAML",
+        "types-tqdm",
+        "ruff",
+        "black",
+        "psutil",
+        "playwright",
+    ],
 }
 
 setup(
@@ -53,16 +64,17 @@ setup(
         "stable-baselines3>=2.9,<3",
         "sb3-contrib>=2.9,<3",
         "gymnasium[mujoco]>=1.1,<2",
-        "numpy",
+        # constraints-lowest.txt has the lowest of these, and "make lowest" tries them
+        "numpy>=1.24",
         "torch>=2.8,<3",
-        "scipy>=1.9",
-        "scikit-learn",
+        "scipy>=1.12",
+        "scikit-learn>=1.2",
         # learn(progress_bar=True), tables
-        "tqdm",
-        "rich",
+        "tqdm>=4.62",
+        "rich>=13",
         "click>=8.1",
         # Tuned hyperparameters, files of sweeps
-        "pyyaml",
+        "pyyaml>=6",
     ],
     entry_points={"console_scripts": ["sb3-rmdp=sb3_rmdp.cli:main"]},
     cmdclass={"build_py": BuildWithHyperparams},

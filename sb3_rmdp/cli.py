@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,20 @@ import click
 from sb3_rmdp import __version__
 from sb3_rmdp.approval.command import report
 from sb3_rmdp.budget.command import budget
-from sb3_rmdp.commands import BadInput, bad_input, load_with_env, parse_env_kwargs, with_progress
+from sb3_rmdp.commands import (
+    COPIES,
+    COUNT,
+    BadInput,
+    bad_input,
+    check_outputs,
+    load_with_env,
+    one_line,
+    parse_env_kwargs,
+    trusted_option,
+    wants_traceback,
+    with_progress,
+    with_suffix,
+)
 from sb3_rmdp.export.command import export, verify
 from sb3_rmdp.service.command import assign
 from sb3_rmdp.sweep.command import sweep
@@ -54,13 +70,36 @@ class ZooScript(click.Command):
 
 
 class Sections(click.Group):
-    """A group whose help lists scripts of the zoo apart from commands of our own."""
+    """A group whose help lists scripts of the zoo apart from commands of our own, and whose errors are one line each."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """See click; whatever else goes wrong, a full disk behind stdout included, is one line and exit status 1."""
+        try:
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()
+        except Exception as error:
+            if wants_traceback() or kwargs.get("standalone_mode") is False:
+                raise
+            _forget_output()
+            click.echo(f"Error: {one_line(error, with_hint=True)}", err=True)
+            raise SystemExit(1) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each kind of command."""
         for title, names in {ZOO_SECTION: tuple(SCRIPTS), **SECTIONS}.items():
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
+
+
+def _forget_output() -> None:
+    """What could not be written to stdout would be tried again, and complained about, when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):  # no file, in tests
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -112,12 +151,12 @@ FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 @main.command(short_help="Social welfare of a saved model, and who is served how well.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--env", "env_id", metavar="ID", help="Environment id, or module:id. Not needed in a run folder of RL Zoo.")
-@click.option("--episodes", type=click.IntRange(min=1), default=10, show_default=True, help="Episodes per representative.")
+@click.option("--episodes", type=COUNT, default=10, show_default=True, help="Episodes per representative.")
 @click.option(
     "--deterministic/--stochastic", default=True, show_default=True, help="Likeliest actions, or samples as in training."
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of environments and actions.")
-@click.option("--n-envs", type=click.IntRange(min=1), help="Copies of the environment.  [default: one per representative]")
+@click.option("--n-envs", type=COPIES, help="Copies of the environment.  [default: one per representative]")
 @click.option(
     "--env-kwargs",
     multiple=True,
@@ -133,6 +172,7 @@ FILE = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 )
 @click.option("--json", "json_file", type=FILE, help='Write everything to this file, or to stdout for "-".')
 @click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", or "auto".')
+@trusted_option
 def evaluate(
     model: Path,
     env_id: str | None,
@@ -144,12 +184,13 @@ def evaluate(
     statistics: Path | None,
     json_file: Path | None,
     device: str,
+    trusted: bool,
 ) -> None:
     """
     Let every representative of MODEL, a zip file, act for some episodes and score all agents in each of them.
 
     In a run folder of RL Zoo, the environment, its arguments and wrappers and the statistics of VecNormalize are those of the
-    training.
+    training, unless --env names one. Nothing in MODEL or its folder is run unless you say --trusted.
 
     \b
       sb3-rmdp evaluate model.zip --env rmdp/ResourceGathering-v0
@@ -162,7 +203,9 @@ def evaluate(
     from sb3_rmdp.common.seeds import seed_evaluation
 
     with bad_input():
-        loaded, env, run_folder = load_with_env(model, env_id, env_kwargs, n_envs, seed, statistics, device)
+        json_file = with_suffix(json_file, ".json")
+        check_outputs({"--json": json_file}, [model, statistics])
+        loaded, env, run_folder = load_with_env(model, env_id, env_kwargs, n_envs, seed, statistics, device, trusted)
     with with_progress(env, loaded.k * episodes) as watched:
         # Loading has seeded everything with the seed of the training
         seed_evaluation(env, seed)
@@ -190,8 +233,9 @@ def evaluate(
 
 @main.command(short_help="Write model_card.md and pictures into a run folder of RL Zoo.")
 @click.argument("run_folder", type=click.Path(path_type=Path))
-@click.option("--episodes", type=click.IntRange(min=1), default=10, show_default=True, help="Episodes per representative.")
-def card(run_folder: Path, episodes: int) -> None:
+@click.option("--episodes", type=COUNT, default=10, show_default=True, help="Episodes per representative.")
+@trusted_option
+def card(run_folder: Path, episodes: int, trusted: bool) -> None:
     """
     Evaluate the best model in RUN_FOLDER and describe it: welfare, who is served by whom, how it was trained, how to load it.
 
@@ -201,7 +245,9 @@ def card(run_folder: Path, episodes: int) -> None:
     with bad_input():
         from sb3_rmdp.zoo.model_card import write_model_card
 
-        path = write_model_card(run_folder, episodes)
+        if not run_folder.name:
+            raise ValueError(f"RUN_FOLDER '{run_folder}' names no folder: give that of a training")
+        path = write_model_card(run_folder, episodes, trusted=trusted)
     click.echo(f"Wrote {path}")
 
 

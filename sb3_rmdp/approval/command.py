@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from sb3_rmdp.commands import bad_input, load_with_env, parse_env_kwargs, with_progress
+from sb3_rmdp.commands import (
+    COPIES,
+    COUNT,
+    bad_input,
+    check_outputs,
+    load_with_env,
+    parse_env_kwargs,
+    trusted_option,
+    with_progress,
+    with_suffix,
+)
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -23,17 +33,15 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     callback=parse_env_kwargs,
     help="Argument of the environment; may be repeated. In a run folder, changes that of the training.",
 )
-@click.option(
-    "--episodes", type=click.IntRange(min=1), default=20, show_default=True, help="Per representative, seed and stress case."
-)
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Evaluations, with seeds 0, 1, ...")
+@click.option("--episodes", type=COUNT, default=20, show_default=True, help="Per representative, seed and stress case.")
+@click.option("--seeds", type=COUNT, default=3, show_default=True, help="Evaluations, with seeds 0, 1, ...")
 @click.option(
     "--deterministic/--stochastic", default=True, show_default=True, help="Likeliest actions, or samples as in training."
 )
 @click.option("--stress/--no-stress", default=True, show_default=True, help="Noise, other start states, other physics.")
 @click.option("--frames/--no-frames", default=True, show_default=True, help="Pictures of an episode of each representative.")
 @click.option("--title", help="Of the page.  [default: what was trained]")
-@click.option("--n-envs", type=click.IntRange(min=1), help="Copies of the environment.  [default: one per representative]")
+@click.option("--n-envs", type=COPIES, help="Copies of the environment.  [default: one per representative]")
 @click.option(
     "--vec-normalize",
     "statistics",
@@ -42,6 +50,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--json", "json_file", type=FILE, help="Write all numbers to this file as well.")
 @click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", or "auto".')
+@trusted_option
 def report(
     model: Path,
     output: Path,
@@ -57,13 +66,15 @@ def report(
     statistics: Path | None,
     json_file: Path | None,
     device: str,
+    trusted: bool,
 ) -> None:
     """
     Evaluate MODEL, a zip file, and write one HTML file that a reviewer can read and archive without a network.
 
     It tells what was trained, by whom every agent is served and how well, what each representative does, who is worst off and
     what these agents might gain, how stable all of this is over seeds, and what becomes of it under stress. In a run folder of
-    RL Zoo, the environment is that of the training.
+    RL Zoo, the environment is that of the training, unless --env names one. Nothing in MODEL or its folder is run unless you
+    say --trusted.
 
     \b
       sb3-rmdp report model.zip --env rmdp/ResourceGathering-v0 -o report.html
@@ -77,12 +88,11 @@ def report(
     with bad_input():
         from sb3_rmdp.approval.plan import make_plan
         from sb3_rmdp.approval.report import load_page, write_report
-        from sb3_rmdp.common.whole_files import check_target
 
         load_page()
-        output = check_target(output, ".html")
-        json_file = None if json_file is None else check_target(json_file, ".json")
-        loaded, env, _ = load_with_env(model, env_id, env_kwargs, n_envs, 0, statistics, device)
+        output, json_file = with_suffix(output, ".html") or output, with_suffix(json_file, ".json")
+        check_outputs({"--output": output, "--json": json_file}, [model, statistics])
+        loaded, env, _ = load_with_env(model, env_id, env_kwargs, n_envs, 0, statistics, device, trusted)
         plan = make_plan(env, loaded.n_agents, episodes, seeds, deterministic, stress)
     with bad_input(), with_progress(env, plan.n_episodes(loaded.k)) as watched:
         findings = write_report(

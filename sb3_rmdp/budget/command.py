@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from sb3_rmdp.commands import bad_input, parse_env_kwargs
+from sb3_rmdp.commands import (
+    COUNT,
+    bad_input,
+    check_device,
+    check_outputs,
+    parse_env_kwargs,
+    trusted_option,
+    with_suffix,
+)
 
 if TYPE_CHECKING:
     from sb3_rmdp.budget.curve import BudgetCurve
@@ -18,8 +27,14 @@ if TYPE_CHECKING:
 #: Status of a process that Ctrl-C has ended
 INTERRUPTED = 130
 
+#: Numbers of policies
+DEFAULT_KS = (1, 2, 3, 5)
+
 #: Where models and results go by default, in a folder named like the environment
 OUT = Path("runs/budget")
+
+#: More are a slip of the keyboard
+MOST_TRANSITIONS, MOST_SEEDS = 10**12, 10_000
 
 #: Options for trainings alone
 OF_TRAININGS = ("ks", "transitions", "seeds", "cold", "params")
@@ -77,8 +92,12 @@ def parse_numbers(_: click.Context, __: click.Parameter, values: tuple[str, ...]
     callback=parse_numbers,
     help="Numbers of policies, rising.  [default: 1 2 3 5]",
 )
-@click.option("--transitions", type=click.IntRange(min=1), help="Of each training, per policy.  [default: the tuned length]")
-@click.option("--seeds", type=click.IntRange(min=1), help="Trainings for each k, with seeds 0, 1, ...  [default: 1]")
+@click.option(
+    "--transitions",
+    type=click.IntRange(1, MOST_TRANSITIONS),
+    help="Of each training, per policy.  [default: the tuned length]",
+)
+@click.option("--seeds", type=click.IntRange(1, MOST_SEEDS), help="Trainings for each k, with seeds 0, 1, ...  [default: 1]")
 @click.option("--cold", is_flag=True, help="Start every model afresh, not from the policies of the k before.")
 @click.option(
     "-p",
@@ -100,7 +119,7 @@ def parse_numbers(_: click.Context, __: click.Parameter, values: tuple[str, ...]
 @click.option(
     "--env-kwargs", multiple=True, metavar="NAME:VALUE", callback=parse_env_kwargs, help="Argument of the environment."
 )
-@click.option("--episodes", type=click.IntRange(min=1), default=10, show_default=True, help="Episodes per policy to evaluate.")
+@click.option("--episodes", type=COUNT, default=10, show_default=True, help="Episodes per policy to evaluate.")
 @click.option(
     "--deterministic/--stochastic", default=True, show_default=True, help="Likeliest actions, or samples as in training."
 )
@@ -112,6 +131,7 @@ def parse_numbers(_: click.Context, __: click.Parameter, values: tuple[str, ...]
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), help='A file, or "-".')
 @click.option("--no-plot", is_flag=True, help="Draw no picture: matplotlib is not needed.")
 @click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", or "auto".')
+@trusted_option
 def budget(
     env_id: str | None,
     ks: tuple[int, ...],
@@ -128,6 +148,7 @@ def budget(
     json_file: Path | None,
     no_plot: bool,
     device: str,
+    trusted: bool,
 ) -> None:
     """
     Train models for several numbers of policies k in ENV_ID, each from the policies of the k before, and show welfare, the
@@ -154,7 +175,7 @@ def budget(
         if env_id is not None and env_option is not None and env_id != env_option:
             raise ValueError(f"two environments, {env_id} and {env_option}: give one")
         env_id = env_id or env_option
-        _check_device(device)
+        check_device(device)
         given = {"ks": ks, "transitions": transitions, "seeds": seeds, "cold": cold, "params": params}
         wrong = [name for name in OF_TRAININGS if given[name]]
         if models and wrong:
@@ -165,15 +186,17 @@ def budget(
             out = out or OUT / env_id.rpartition(":")[2].replace("/", "-")
         if out is not None and not no_plot:
             check_can_plot()
+        json_file = with_suffix(json_file, ".json")
+        check_outputs(_outputs(out, json_file, () if models else ks or DEFAULT_KS, seeds or 1, not no_plot), models)
         evaluation: dict[str, Any] = dict(n_eval_episodes=episodes, deterministic=deterministic, env_kwargs=env_kwargs)
         if models:
-            curve = budget_of_models(models, env_id, device=device, **evaluation)
+            curve = budget_of_models(models, env_id, device=device, trusted=trusted, **evaluation)
         else:
             assert env_id is not None and out is not None
             try:
                 curve = budget_curve(
                     env_id,
-                    ks or (1, 2, 3, 5),
+                    ks or DEFAULT_KS,
                     transitions,
                     seeds or 1,
                     not cold,
@@ -199,6 +222,17 @@ def budget(
         click.echo(f"Wrote {path}", err=True)
 
 
+def _outputs(out: Path | None, json_file: Path | None, ks: Sequence[int], seeds: int, plot: bool) -> dict[str, Path | None]:
+    """Files that are written, by what they are."""
+    outputs: dict[str, Path | None] = {"--json": json_file}
+    if out is not None:
+        outputs["--out"] = out / "budget.json"
+        outputs["the picture"] = out / "budget.png" if plot else None
+        names = [f"k{k}_seed{seed}" for k in sorted(set(ks)) for seed in range(seeds)]
+        outputs.update({f"the model {name}{end}": out / f"{name}{end}" for name in names for end in (".zip", ".json")})
+    return outputs
+
+
 def _write(curve: BudgetCurve, out: Path | None, json_file: Path | None, with_plot: bool) -> list[Path]:
     """Files of a curve, but for stdout."""
     written = []
@@ -214,12 +248,3 @@ def _write(curve: BudgetCurve, out: Path | None, json_file: Path | None, with_pl
 
 def _option(name: str) -> str:
     return {"ks": "-k", "params": "--param"}.get(name, f"--{name}")
-
-
-def _check_device(device: str) -> None:
-    from stable_baselines3.common.utils import get_device
-
-    try:
-        get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device={device!r} is none: give cpu, cuda or auto ({error})") from error

@@ -14,7 +14,7 @@ from sb3_rmdp.budget.curve import BudgetCurve
 from sb3_rmdp.budget.describing import described
 from sb3_rmdp.budget.task import EnvSource, Task, evaluate_anew
 from sb3_rmdp.budget.training import row_of
-from sb3_rmdp.commands import load_with_env
+from sb3_rmdp.commands import load_model, load_with_env
 from sb3_rmdp.common.seeds import EVALUATION_SEED
 from sb3_rmdp.envs.contract import integer
 
@@ -26,6 +26,7 @@ def budget_of_models(
     deterministic: bool = True,
     env_kwargs: Mapping[str, Any] | None = None,
     device: str = "auto",
+    trusted: bool = False,
 ) -> BudgetCurve:
     """
     Evaluate models and put them on a curve, by the k that each of them has. Several of one k are seeds.
@@ -36,6 +37,7 @@ def budget_of_models(
     :param deterministic: evaluate the modes of the policies instead of samples
     :param env_kwargs: arguments of the environment
     :param device: of models that are loaded
+    :param trusted: whether code in files of models and their run folders may run
     :return: the curve
     :raises ValueError: if a file is none of a model, models are for different agents, or the environment has others
     :raises FileNotFoundError: if a file is missing
@@ -51,7 +53,7 @@ def budget_of_models(
     loaded: list[tuple[RepresentedPPO, VecEnv, str]] = []
     try:
         for model, name in zip(models, names, strict=True):
-            loaded.append(_load(model, name, task, dict(env_kwargs or {}), device))
+            loaded.append(_load(model, name, task, dict(env_kwargs or {}), device, trusted))
             _check_same_agents(loaded[0][0], names[0], loaded[-1][0], name)
         seeds = _seeds([model for model, _, _ in loaded])
         rows = []
@@ -73,18 +75,18 @@ def budget_of_models(
 
 
 def _load(
-    model: str | Path | RepresentedPPO, name: str, task: Task | None, env_kwargs: dict[str, Any], device: str
+    model: str | Path | RepresentedPPO, name: str, task: Task | None, env_kwargs: dict[str, Any], device: str, trusted: bool
 ) -> tuple[RepresentedPPO, VecEnv, str]:
     """A model, an environment for its evaluation, and the name of that."""
 
     if isinstance(model, (str, Path)) and (task is None or isinstance(task.env, str)):
         env_id = None if task is None else str(task.env)
-        found, env, run_folder = load_with_env(Path(model), env_id, env_kwargs, None, EVALUATION_SEED, None, device)
+        found, env, run_folder = load_with_env(Path(model), env_id, env_kwargs, None, EVALUATION_SEED, None, device, trusted)
         name = str(run_folder.env_id) if run_folder is not None else str(env_id)
         return found, env, name.rpartition(":")[2]
     if task is None:
         raise ValueError(f"{name} does not tell its environment: pass env")
-    found = RepresentedPPO.load(model, device=device) if isinstance(model, (str, Path)) else model
+    found = load_model(Path(model), device=device, trusted=trusted) if isinstance(model, (str, Path)) else model
     return found, task.make(found.k), task.name
 
 

@@ -120,17 +120,17 @@ def make_folder(folder: Path) -> None:
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for made in reversed(missing):
-        sync_folder(made.parent)
+        sync(made.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def sync(path: Path) -> None:
     """
-    Bring the names in a folder to the disk, where this can be asked for.
+    Bring a file, or the names in a folder, to the disk, where this can be asked for.
 
-    :param folder: a folder
+    :param path: the file or folder
     """
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -186,7 +186,7 @@ def _replace(target: Path, write: Callable[[io.BufferedIOBase], object]) -> None
         if os.name == "nt":  # where what is open cannot be renamed; elsewhere it stays locked until it has its name
             file.close()
         os.replace(temporary, target)
-    sync_folder(target.parent)
+    sync(target.parent)
 
 
 def _write(file: io.BufferedWriter, write: Callable[[io.BufferedIOBase], object]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sb3_rmdp.commands import bad_input
+from sb3_rmdp.commands import bad_input, check_is_file, trusted_option
 
 
 @click.command(short_help="Representatives of a saved model as stock PPO zips and ONNX, with a manifest.")
@@ -30,7 +30,23 @@ from sb3_rmdp.commands import bad_input
     help="Statistics that VecNormalize saved, to fold in. Found by themselves in a run folder.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier export in FOLDER.")
-def export(model: Path, out: Path | None, onnx: bool, statistics: Path | None, force: bool) -> None:
+@click.option(
+    "--sign",
+    "private_key",
+    metavar="KEY.pem",
+    type=click.Path(path_type=Path),
+    help="Sign the manifest with this ed25519 key: openssl genpkey -algorithm ed25519 -out KEY.pem",
+)
+@trusted_option
+def export(
+    model: Path,
+    out: Path | None,
+    onnx: bool,
+    statistics: Path | None,
+    force: bool,
+    private_key: Path | None,
+    trusted: bool,
+) -> None:
     """
     Write every representative of MODEL, a zip file, into FOLDER, to be run where sb3_rmdp is not installed.
 
@@ -43,40 +59,61 @@ def export(model: Path, out: Path | None, onnx: bool, statistics: Path | None, f
       sb3-rmdp export model.zip -o service --no-onnx
       sb3-rmdp export logs/rppo/rmdp-ResourceGathering-v0_1/best_model.zip -o service --force
       sb3-rmdp export model.zip -o service --vec-normalize vecnormalize.pkl
+      sb3-rmdp export model.zip -o service --sign key.pem
       sb3-rmdp verify service
     """
-    from sb3_rmdp.export import export as write_export
-
-    folder = out or model.with_name(f"{model.name.removesuffix('.zip')}-export")
     with progress_bar() as on_written, bad_input():
-        manifest = write_export(model, folder, onnx, statistics, force, on_written)
+        from sb3_rmdp.export import export as write_export
+
+        check_is_file(model)
+        if out is not None and not out.name:
+            raise ValueError(f"--out '{out}' names no folder")
+        folder = out or model.with_name(f"{model.name.removesuffix('.zip')}-export")
+        manifest = write_export(model, folder, onnx, statistics, force, on_written, private_key, trusted)
     print_manifest(manifest)
     click.echo(f"Wrote {folder}; the manifest's hash is {manifest['sha256']}")
+    if private_key is not None:
+        click.echo(f"Signed with the key {manifest['signed_by']}")
 
 
 @click.command(short_help="Whether an export still is what was written, byte by byte.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--sha256", "digest", metavar="HASH", help="Hash of the manifest that it must have, or eight of its first digits or more."
+    "--sha256",
+    "digest",
+    metavar="HASH",
+    help="Hash of the manifest that it must have: its 64 digits, or at least the first 16.",
 )
-def verify(folder: Path, digest: str | None) -> None:
+@click.option(
+    "--public-key",
+    metavar="KEY.pem",
+    type=click.Path(path_type=Path),
+    help="The manifest must be signed with this ed25519 key: openssl pkey -in KEY.pem -pubout -out PUBLIC.pem",
+)
+def verify(folder: Path, digest: str | None, public_key: Path | None) -> None:
     """
     Compare every byte in FOLDER, an export, with its manifest. Exit status 2 if anything was changed, is missing or was
-    added.
+    added. Nothing in FOLDER is run.
 
-    Hashes find what was changed by accident or without care. Who can rewrite files can rewrite the manifest as well: note its
-    hash, which export prints, and give it with --sha256 to find this too.
+    Hashes find what was changed by accident or without care. Who can rewrite files can rewrite the manifest as well: give the
+    public key that it must be signed with, or note its hash, which export prints, and give it with --sha256, to find this too.
 
     \b
       sb3-rmdp verify service
-      sb3-rmdp verify service --sha256 5e9d71a4c3f0
+      sb3-rmdp verify service --public-key public.pem
+      sb3-rmdp verify service --sha256 5e9d71a4c3f0b8269d04a7e6c51f3b72
     """
-    from sb3_rmdp.export import verify as verify_export
-
     with bad_input():
-        manifest = verify_export(folder, digest)
+        from sb3_rmdp.export import verify as verify_export
+
+        manifest = verify_export(folder, digest, public_key)
     print_manifest(manifest)
     click.echo(f"{folder} is what was written; the manifest's hash is {manifest['sha256']}")
+    signed_by = manifest.get("signed_by")
+    if public_key is not None:
+        click.echo(f"It is signed with {public_key}")
+    elif signed_by is not None:
+        click.echo(f"It is signed with the key {signed_by}; give --public-key to see that this is the right one")
 
 
 @contextlib.contextmanager

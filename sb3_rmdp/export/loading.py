@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,30 +18,41 @@ from sb3_rmdp.common.normalization import WHOLE
 from sb3_rmdp.common.population import check_agent
 from sb3_rmdp.common.spaces import space_from_json
 from sb3_rmdp.export.graph import RUNNER, check_installed, open_session, run_session
-from sb3_rmdp.export.manifest import read_listed, verify
+from sb3_rmdp.export.manifest import read_assignment, read_listed, verify
 from sb3_rmdp.export.normalization import parts
 
 #: What can act
 BACKENDS = ("onnx", "sb3")
 
 
-def load_exported(folder: str | Path, backend: str | None = None, digest: str | None = None) -> Exported:
+def load_exported(
+    folder: str | Path, backend: str = "onnx", digest: str | None = None, public_key: str | Path | None = None
+) -> Exported:
     """
     Verify an export and open it.
 
+    ONNX files hold numbers and what is done to them. The zip files of SB3 are pickled: with ``backend="sb3"`` whatever code is
+    in them runs, so that it must be asked for, and only of an export whose origin is known by ``digest`` or ``public_key``.
+
     :param folder: written by :func:`~sb3_rmdp.export.export`
-    :param backend: "onnx" runs ONNX files with onnxruntime, "sb3" the zip files with SB3; by default ONNX where it was written
+    :param backend: "onnx" runs ONNX files with onnxruntime, "sb3" unpickles the zip files and runs them with SB3
     :param digest: hash of the manifest that it must have, see :func:`~sb3_rmdp.export.verify`
+    :param public_key: PEM file of the key that it must be signed with, see :func:`~sb3_rmdp.export.verify`
     :return: the export
-    :raises FileNotFoundError: if there is no such folder
-    :raises ValueError: if a byte was changed, a file is missing or was added, or it was not written for this backend
-    :raises ImportError: if onnxruntime is needed and not installed
+    :raises FileNotFoundError: if there is no such folder or key
+    :raises ValueError: if a byte was changed, a file is missing or was added, it is not signed with this key, or it was not
+        written for this backend
+    :raises ImportError: if onnxruntime or cryptography is needed and not installed
     """
-    manifest = verify(folder, digest)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r}: choose {' or '.join(map(repr, BACKENDS))}")
+    manifest = verify(folder, digest, public_key)
     written = list(manifest["representatives"][0]["files"])
-    backend = backend or next(name for name in BACKENDS if name in written)
     if backend not in written:
-        raise ValueError(f"backend={backend!r}: {folder} has files for {' and '.join(written)}")
+        raise ValueError(
+            f"backend={backend!r}: {folder} has files for {' and '.join(written)} only. Export it with ONNX, or pass "
+            'backend="sb3" if you trust its origin: that unpickles its zip files, and code in them runs'
+        )
     if backend == "onnx":
         check_installed(RUNNER)
     return Exported(Path(folder), manifest, backend)
@@ -65,7 +77,7 @@ class Exported:
         self.action_space = space_from_json(manifest["action_space"])
         self.k = len(manifest["representatives"])
         #: Representative of each agent, int64 (n_agents,)
-        self.assignment = _read_assignment(folder, manifest)
+        self.assignment = read_assignment(folder, manifest)
         self._opened: dict[int, ExportedRepresentative] = {}
 
     @property
@@ -123,10 +135,18 @@ class ExportedRepresentative:
         self.observation_space = exported.observation_space
         entry = exported.manifest["representatives"][index]["files"][exported.backend]
         content = read_listed(exported.folder, entry)
+        path = exported.folder / entry["name"]
         #: Indices of the agents it serves, int64
         self.agents = np.flatnonzero(exported.assignment == index)
-        self.ppo = PPO.load(io.BytesIO(content), device="cpu") if exported.backend == "sb3" else None
-        self._act = None if self.ppo is not None else partial(run_session, open_session(content), self.observation_space)
+        self.ppo: PPO | None = None
+        self._act: Callable[[Any], np.ndarray] | None = None
+        try:
+            if exported.backend == "sb3":
+                self.ppo = PPO.load(io.BytesIO(content), device="cpu")
+            else:
+                self._act = partial(run_session, open_session(content), self.observation_space)
+        except Exception as error:  # onnxruntime and unpickling may raise anything
+            raise ValueError(f"{path} cannot be opened ({type(error).__name__}: {error}): export anew") from error
 
     def predict(
         self,
@@ -165,13 +185,3 @@ class ExportedRepresentative:
             several = is_vectorized_observation(value, part)
             batch[key] = value if several else value[None]
         return batch.get(WHOLE, batch), several
-
-
-def _read_assignment(folder: Path, manifest: dict[str, Any]) -> np.ndarray:
-    table = manifest["assignment"]["file"]
-    if table is not None:
-        return np.load(io.BytesIO(read_listed(folder, table)), allow_pickle=False).astype(np.int64)
-    assignment = np.empty(manifest["population"]["n_agents"], dtype=np.int64)
-    for row in manifest["representatives"]:
-        assignment[row["agents"]] = row["index"]
-    return assignment

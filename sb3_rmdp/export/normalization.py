@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 from sb3_rmdp.common.normalization import WHOLE
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
-from sb3_rmdp.zoo.run_folder import find_run_folder
-
-#: Name of the file of statistics in run folders of RL Zoo
-STATISTICS = "vecnormalize.pkl"
+from sb3_rmdp.common.vec_normalize_file import read_vec_normalize
+from sb3_rmdp.zoo.run_folder import statistics_beside
 
 
 @dataclass(frozen=True)
@@ -79,15 +76,17 @@ def stages_of(policy: RepresentedActorCriticPolicy, statistics: VecNormalize | N
 
 
 def find_statistics(
-    model: RepresentedOnPolicyAlgorithm, given: VecEnv | str | Path | None, file: Path | None = None
+    model: RepresentedOnPolicyAlgorithm, given: VecEnv | str | Path | None, file: Path | None = None, trusted: bool = False
 ) -> VecNormalize | None:
     """
     :param model: a model
     :param given: a VecNormalize, a vec env that holds one, a file that one has written, or ``None`` to look for it in the
         model's environment, and in the run folder of RL Zoo that the model lies in
     :param file: that the model was read from
+    :param trusted: whether a file of statistics may make objects of any class, see :func:`read_vec_normalize`
     :return: the statistics that the model was trained under; ``None`` if it was trained under none
-    :raises ValueError: if there should be statistics and are none, or the reverse, or the file holds something else
+    :raises ValueError: if there should be statistics and are none, or the reverse, or the file holds something else, or is not
+        trusted
     :raises FileNotFoundError: if there is no such file
     """
     if given is None:
@@ -95,16 +94,15 @@ def find_statistics(
             return None
         found = model.get_vec_normalize_env()
         if found is None and file is not None and model.trained_under_vec_normalize:
-            folder = find_run_folder(file)
-            saved = sorted(folder.glob(f"*/{STATISTICS}")) if folder is not None else []
-            found = read_statistics(saved[0]) if len(saved) == 1 else None
+            saved = statistics_beside(file)
+            found = read_vec_normalize(saved[0], trusted) if len(saved) == 1 else None
         if model.trained_under_vec_normalize and (found is None or not found.norm_obs):
             raise ValueError(
                 "the model was trained on observations normalised by VecNormalize, and its statistics are not at hand: name "
                 "the file that VecNormalize.save has written, with vec_normalize=..., or --vec-normalize FILE"
             )
         return found
-    statistics = unwrap_vec_normalize(given) if isinstance(given, VecEnv) else read_statistics(Path(given))
+    statistics = unwrap_vec_normalize(given) if isinstance(given, VecEnv) else read_vec_normalize(Path(given), trusted)
     if statistics is None or not statistics.norm_obs:
         raise ValueError(f"vec_normalize={given!r} normalises no observations: give that of the training, or leave it out")
     if model.trained_under_vec_normalize is False:
@@ -113,22 +111,3 @@ def find_statistics(
             "vec_normalize, --vec-normalize, out"
         )
     return statistics
-
-
-def read_statistics(path: Path) -> VecNormalize:
-    """
-    :param path: file written by ``VecNormalize.save``
-    :return: its statistics, without an environment
-    :raises FileNotFoundError: if there is no such file
-    :raises ValueError: if it holds something else
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path} with statistics of VecNormalize")
-    try:
-        with path.open("rb") as file:
-            found = pickle.load(file)
-    except Exception as error:  # unpickling a file of any other kind may raise anything
-        raise ValueError(f"{path} holds no statistics of VecNormalize ({error}): give another") from error
-    if not isinstance(found, VecNormalize):
-        raise ValueError(f"{path} holds no statistics of VecNormalize, but {type(found).__name__}: give another")
-    return found

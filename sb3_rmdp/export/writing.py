@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import platform
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_rmdp.commands import UNUSED_SCHEDULES
+from sb3_rmdp.commands import check_is_file, load_model, naming
 from sb3_rmdp.common.files import model_file, read_model_data
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.representative import Representative
@@ -28,16 +25,17 @@ from sb3_rmdp.export.check import TOLERANCE, Reference, random_observations
 from sb3_rmdp.export.graph import WRITERS, check_installed, input_name, open_session, run_session, trace, with_head
 from sb3_rmdp.export.manifest import NAME, file_entry, sha256, to_text, verify
 from sb3_rmdp.export.normalization import Stage, find_statistics, parts, stages_of
+from sb3_rmdp.export.placing import repair, whole_folder
+from sb3_rmdp.export.schema import ASSIGNMENT
+from sb3_rmdp.export.signing import SIGNATURE, digits, read_private_key
 from sb3_rmdp.export.stock import StockPPO, check_exportable
 from sb3_rmdp.represented_ppo import RepresentedPPO
 
 #: So many agents are listed in the manifest, more have a file of their own
 LISTED = 100_000
 
-ASSIGNMENT = "assignment.npy"
-
 #: Names of files that an export may consist of
-OWN_FILES = re.compile(rf"representative_\d+\.(zip|onnx)|{re.escape(NAME)}|{re.escape(ASSIGNMENT)}")
+OWN_FILES = re.compile(rf"representative_\d+\.(zip|onnx)|{'|'.join(map(re.escape, (NAME, SIGNATURE, ASSIGNMENT)))}")
 
 #: Random observations that every file is tried on
 N_CHECKS = 256
@@ -50,13 +48,16 @@ def export(
     vec_normalize: VecEnv | str | Path | None = None,
     force: bool = False,
     on_written: Callable[[int, int], None] | None = None,
+    private_key: str | Path | None = None,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """
     Write each representative as ``representative_0.zip``, which SB3's ``PPO.load`` opens without sb3_rmdp, and as
     ``representative_0.onnx``, both with normalisation of observations folded in, and ``manifest.json``.
 
     Every file is tried on random observations before the folder appears: its actions are those of the model up to a rounding
-    error, :data:`~sb3_rmdp.export.check.TOLERANCE`.
+    error, :data:`~sb3_rmdp.export.check.TOLERANCE`. At every moment there is the earlier export or the new one, also if the
+    process is killed; what killed ones have left is cleaned up first.
 
     :param model: a model or its file
     :param folder: where to; missing folders above it are made
@@ -65,23 +66,29 @@ def export(
         environment that it was trained in, nor for a file in its run folder of RL Zoo
     :param force: replace an earlier export
     :param on_written: called with the number of representatives that are written and tried, 0 to k, and k
+    :param private_key: PEM file of an ed25519 key to sign the manifest with, not encrypted
+    :param trusted: whether code in the files of the model and of VecNormalize may run
     :return: content of the manifest
     :raises ValueError: if the policy is of a class of the user's own, statistics are missing or do not fit, the folder holds
-        something, the file is no model, or actions are not those of the model
-    :raises FileNotFoundError: if there is no such model
-    :raises ImportError: if ONNX is to be written and packages are missing
+        something, the file is no model, a file is in the folder or would run code, or actions are not those of the model
+    :raises FileNotFoundError: if there is no such model or key
+    :raises ImportError: if ONNX is to be written, or the manifest signed, and packages are missing
     """
     target = Path(folder)
+    given = {"the model": model, "the statistics of VecNormalize": vec_normalize, "the key": private_key}
+    check_not_within(target, {name: Path(path) for name, path in given.items() if isinstance(path, (str, Path))})
+    repair(target)
     check_target(target, force)
     if onnx:
         check_installed(*WRITERS)
+    key = None if private_key is None else read_private_key(private_key)
     source: dict[str, Any] = {"file": None, "sha256": None}
     file: Path | None = None
     if not isinstance(model, RepresentedOnPolicyAlgorithm):
-        file, model_bytes, model = read_model(model)
+        file, model_bytes, model = read_model(model, trusted)
         source = {"file": file.name, "sha256": sha256(model_bytes)}
     check_exportable(model.policy)
-    statistics = find_statistics(model, vec_normalize, file)
+    statistics = find_statistics(model, vec_normalize, file, trusted)
     stages = stages_of(model.policy, statistics)
     stock = StockPPO(model, stages)
     obs = random_observations(model.observation_space, N_CHECKS, stages)
@@ -89,7 +96,7 @@ def export(
     graph = trace(stock.policy) if onnx else None
 
     rows: list[dict[str, Any]] = []
-    with whole_folder(target, force) as temporary:
+    with whole_folder(target, lambda: check_target(target, force)) as temporary:
         for index in range(model.k):
             if on_written is not None:
                 on_written(index, model.k)
@@ -117,33 +124,43 @@ def export(
             "check": {"observations": N_CHECKS, "tolerance": TOLERANCE},
             "assignment": {"method": method_name(model), "file": write_assignment(model, temporary)},
             "representatives": rows,
+            "signed_by": None if key is None else digits(key),
         }
-        (temporary / NAME).write_bytes(to_text(manifest).encode())
+        text = to_text(manifest).encode()
+        (temporary / NAME).write_bytes(text)
+        if key is not None:
+            (temporary / SIGNATURE).write_bytes(key.sign(text))
         verified = verify(temporary)
     return verified
 
 
-def read_model(path: str | Path) -> tuple[Path, bytes, RepresentedPPO]:
+def read_model(path: str | Path, trusted: bool = False) -> tuple[Path, bytes, RepresentedPPO]:
     """
     :param path: file of a model, with or without ".zip"
+    :param trusted: whether code in it may run
     :return: the file, what is in it, and the model, on the CPU
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if it is no model, or cannot be loaded
     """
-
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder: give the zip file of a model, e.g. {Path(path) / 'best_model.zip'}")
+    check_is_file(Path(path))
     file = model_file(path)
-    read_model_data(file, ("k", "n_agents", "assignment_method"), RepresentedPPO.__name__)
     content = file.read_bytes()
-    try:
-        model = RepresentedPPO.load(io.BytesIO(content), device="cpu", custom_objects=UNUSED_SCHEDULES)
-    except Exception as error:  # unpickling may raise anything, and it is the file that is wrong
-        raise ValueError(
-            f"{file} cannot be loaded ({type(error).__name__}: {error}): it is damaged, was saved by another version, or "
-            "needs a module that cannot be imported here"
-        ) from error
-    return file, content, model
+    with naming(file, "a model"):
+        read_model_data(io.BytesIO(content), ("k", "n_agents", "assignment_method"), RepresentedPPO.__name__)
+    return file, content, load_model(file, trusted=trusted, content=content)
+
+
+def check_not_within(folder: Path, inputs: dict[str, Path]) -> None:
+    """
+    :param folder: where an export is to be
+    :param inputs: files that it is made from, by what they are
+    :raises ValueError: if one is in the folder, and would be gone with what it replaces
+    """
+    place = folder.resolve()
+    for what, path in inputs.items():
+        for name in (path, Path(f"{path}.zip")):
+            if name.exists() and place in name.resolve().parents:
+                raise ValueError(f"{name}, {what}, lies in {folder}, which the export replaces: give another folder")
 
 
 def check_target(folder: Path, force: bool) -> None:
@@ -160,36 +177,6 @@ def check_target(folder: Path, force: bool) -> None:
         raise ValueError(f"{folder} holds {foreign[0]}, which is of no export: give a new folder")
     if present and not force:
         raise ValueError(f"{folder} holds an export already: give a new folder, or force=True, --force, to replace it")
-
-
-@contextlib.contextmanager
-def whole_folder(target: Path, force: bool) -> Iterator[Path]:
-    """
-    A folder beside its place, which is moved there if all goes well and is gone otherwise.
-
-    :param target: the place
-    :param force: whether an earlier export may be there; it stays until the new one is whole
-    :return: the folder to fill
-    :raises ValueError: if something is at the place in the end that was not in the beginning
-    """
-    target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    temporary.mkdir()
-    try:
-        yield temporary
-        check_target(target, force)
-        if target.is_dir():
-            target.rename(old)
-        try:
-            temporary.rename(target)
-        except OSError:
-            if old.is_dir():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def try_out(kind: str, content: bytes, reference: Reference, index: int, name: str) -> float:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from sb3_rmdp.commands import UNUSED_SCHEDULES, bad_input, load_with_env, parse_env_kwargs, with_progress
+from sb3_rmdp.commands import (
+    COPIES,
+    MOST,
+    bad_input,
+    check_outputs,
+    load_model,
+    load_with_env,
+    naming,
+    parse_env_kwargs,
+    trusted_option,
+    with_progress,
+    with_suffix,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +53,11 @@ EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--best-possible", type=float, help="Best possible return.  [default: the best of all recorded episodes]")
 @click.option("--env", "env_id", metavar="ID", help="To record in: id, or module:id. Not needed in a run folder of RL Zoo.")
 @click.option(
-    "--record", type=click.IntRange(min=2), help=f"Episodes of each representative to record.  [default: {RECORDED}]"
+    "--record", type=click.IntRange(2, MOST), help=f"Episodes of each representative to record.  [default: {RECORDED}]"
 )
 @click.option("--deterministic/--stochastic", default=None, help="Recorded actions.  [default: deterministic, the likeliest]")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the recording.")
-@click.option("--n-envs", type=click.IntRange(min=1), help="Copies of the environment.  [default: one per representative]")
+@click.option("--n-envs", type=COPIES, help="Copies of the environment.  [default: one per representative]")
 @click.option(
     "--env-kwargs", multiple=True, metavar="NAME:VALUE", callback=parse_env_kwargs, help="Of the environment; may be repeated."
 )
@@ -54,6 +66,7 @@ EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--csv", "csv_file", type=FILE, help='Write a row per user to this file, or to stdout for "-".')
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw returns, or regrets of many users.")
 @click.option("--device", default="auto", show_default=True, help='"cpu", "cuda", or "auto"; to record on.')
+@trusted_option
 def assign(
     model: Path,
     episodes_file: Path,
@@ -74,6 +87,7 @@ def assign(
     csv_file: Path | None,
     plot: Path | None,
     device: str,
+    trusted: bool,
 ) -> None:
     """
     Find the representative of MODEL, a zip file, that serves new users best: its expected return with a confidence interval,
@@ -98,12 +112,18 @@ def assign(
     from sb3_rmdp.service.reading import read_users
 
     with bad_input():
-        check_outputs(confidence, best_possible, json_file, csv_file, plot)
+        check_numbers(confidence, best_possible)
+        json_file, csv_file = with_suffix(json_file, ".json"), with_suffix(csv_file, ".csv")
+        episodes_file = cast(Path, with_suffix(episodes_file, ".npz"))
+        outputs = {"--json": json_file, "--csv": csv_file, "--plot": plot}
+        if not episodes_file.exists():
+            outputs["--episodes"] = episodes_file
+        check_outputs(outputs, [model, weights, scores, statistics, episodes_file if episodes_file.exists() else None])
+        check_plot(plot)
         users = read_users(weights, reward, scores)
-        episodes_file = episodes_file if episodes_file.suffix else episodes_file.with_name(episodes_file.name + ".npz")
     if episodes_file.exists():
         with bad_input():
-            loaded = load_model(model)
+            loaded = load_model(model, trusted=trusted)
             episodes = load_episodes(episodes_file, env_id, record, deterministic)
     else:
         loaded, episodes = record_first(
@@ -118,6 +138,7 @@ def assign(
             device,
             record or RECORDED,
             deterministic,
+            trusted,
         )
     with bad_input():
         result = loaded.assign(users, episodes, confidence, best_possible, vectorized)
@@ -125,41 +146,30 @@ def assign(
     write(result, facts, json_file, csv_file, plot)
 
 
-def check_outputs(
-    confidence: float, best_possible: float | None, json_file: Path | None, csv_file: Path | None, plot: Path | None
-) -> None:
+def check_numbers(confidence: float, best_possible: float | None) -> None:
     """
     :param confidence: a level
     :param best_possible: a return
-    :param json_file: where JSON is to go
-    :param csv_file: where CSV is to go
-    :param plot: where a picture is to go
-    :raises ValueError: if the numbers make no sense, a picture cannot be drawn, or two files are to go to stdout
+    :raises ValueError: if they make no sense
     """
     from math import isfinite
 
     from sb3_rmdp.service.assign import check_confidence
-    from sb3_rmdp.service.report import check_picture
 
     check_confidence(confidence)
     if best_possible is not None and not isfinite(best_possible):
         raise ValueError(f"--best-possible {best_possible}: give a finite number")
-    if json_file is not None and csv_file is not None and str(json_file) == str(csv_file):
-        raise ValueError(f"--json and --csv both go to {json_file}: give one of them another file")
+
+
+def check_plot(plot: Path | None) -> None:
+    """
+    :param plot: where a picture is to go
+    :raises ValueError: if it cannot be drawn
+    """
+    from sb3_rmdp.service.report import check_picture
+
     if plot is not None:
         check_picture(plot)
-
-
-def load_model(path: Path) -> RepresentedPPO:
-    """
-    :param path: file of a model
-    :return: the model, without an environment
-    :raises ValueError: if it is none
-    :raises FileNotFoundError: if there is none
-    """
-    from sb3_rmdp import RepresentedPPO
-
-    return RepresentedPPO.load(path, device="cpu", custom_objects=UNUSED_SCHEDULES)
 
 
 def load_episodes(path: Path, env_id: str | None, record: int | None, deterministic: bool | None) -> EvaluationEpisodes:
@@ -173,7 +183,8 @@ def load_episodes(path: Path, env_id: str | None, record: int | None, determinis
     """
     from sb3_rmdp.service import EvaluationEpisodes
 
-    episodes = EvaluationEpisodes.load(path)
+    with naming(path, "recorded episodes"):
+        episodes = EvaluationEpisodes.load(path)
     origin = episodes.origin
     mend = "leave the option out, or give --episodes a new file"
     if env_id is not None and origin.env_id is not None and env_id.rpartition(":")[2] != origin.env_id:
@@ -198,6 +209,7 @@ def record_first(
     device: str,
     n_episodes: int,
     deterministic: bool | None,
+    trusted: bool,
 ) -> tuple[RepresentedPPO, EvaluationEpisodes]:
     """
     :param model: file of the model
@@ -217,7 +229,7 @@ def record_first(
         if callable(users):
             takes_info(users)
         try:
-            loaded, env, _ = load_with_env(model, env_id, env_kwargs, n_envs, seed, statistics, device)
+            loaded, env, _ = load_with_env(model, env_id, env_kwargs, n_envs, seed, statistics, device, trusted)
         except ValueError as error:
             raise ValueError(f"there is no file {path}, and none can be recorded: {error}") from error
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from sb3_rmdp.commands import bad_input
+from sb3_rmdp.commands import MOST, bad_input, check_outputs, naming, one_line
 
 if TYPE_CHECKING:
     from sb3_rmdp.sweep.config import Run, Sweep
@@ -48,7 +48,7 @@ def parse_only(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 @click.command(short_help="Train and evaluate a grid of environments, budgets, algorithms and seeds.")
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--address", metavar="ADDRESS", help="Ray cluster: host:port, ray://host:port or auto.  [default: this machine]")
-@click.option("--workers", type=click.IntRange(min=1), help="Runs at a time.  [default: one per core; all with --address]")
+@click.option("--workers", type=click.IntRange(1, MOST), help="Runs at a time.  [default: one per core; all with --address]")
 @click.option(
     "--out",
     metavar="RESULTS.csv",
@@ -62,7 +62,7 @@ def parse_only(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     callback=parse_only,
     help="Only runs with this env, k, n, algorithm or seed; may be repeated.",
 )
-@click.option("--retries", type=click.IntRange(min=0), default=2, show_default=True, help="New attempts at a run that died.")
+@click.option("--retries", type=click.IntRange(0, MOST), default=2, show_default=True, help="New attempts at a run that died.")
 @click.option("--dry-run", is_flag=True, help="List the runs, those that are done, and what the others will cost.")
 @click.option("--traceback", is_flag=True, help="Show where a run failed, beside why.")
 def sweep(
@@ -108,7 +108,8 @@ def sweep(
     with interruptible(console):
         with bad_input():
             plan, runs = read_plan(config, only, needs_ray=not dry_run)
-        path = out or plan.results
+            path = out or plan.results
+            check_outputs({"--out" if out else "results": path}, [config])
         if dry_run:
             from sb3_rmdp.sweep.results import read_results
 
@@ -171,7 +172,8 @@ def read_plan(config: Path, only: Mapping[str, Sequence[str]], needs_ray: bool) 
 
     if needs_ray:
         load_ray()
-    plan = read_sweep(config)
+    with naming(config, "a sweep"):
+        plan = read_sweep(config)
     return plan, plan.only(only)
 
 
@@ -219,14 +221,14 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from sb3_rmdp.sweep.progress import Lines
-    from sb3_rmdp.sweep.scheduling import Finished, connect, disconnect, execute, terminated_as_by_ctrl_c
+    from sb3_rmdp.sweep.scheduling import Finished, disconnect, execute, terminated_as_by_ctrl_c
 
     at_a_time = workers or (None if address else min(cores(), len(pending)))
     failed: list[Run] = []
     ended = 0
     try:
         with bad_input():
-            connect(address, at_a_time or 1)
+            start(address, at_a_time or 1)
         console.print(f"{len(pending)} runs to do, {at_a_time or 'as many as the cluster takes'} at a time")
         columns = ("runs", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left:", TimeRemainingColumn())
         hidden = not console.is_terminal
@@ -266,6 +268,23 @@ def train(
     finally:
         disconnect()
     return failed
+
+
+def start(address: str | None, at_a_time: int) -> None:
+    """
+    :param address: of a Ray cluster
+    :param at_a_time: runs at a time
+    :raises ValueError: if Ray cannot be started or reached
+    """
+    from sb3_rmdp.sweep.scheduling import connect
+
+    try:
+        connect(address, at_a_time)
+    except ValueError:
+        raise
+    except Exception as error:  # Ray raises bare exceptions as well
+        where = f"at --address {address}" if address else "on this machine"
+        raise ValueError(f"Ray cannot be started {where}: {one_line(error)}") from error
 
 
 def keep(event: Finished, plan: Sweep, results: Results) -> None:

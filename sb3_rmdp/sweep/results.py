@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sb3_rmdp.common.locks import is_at, open_locked, try_lock
-from sb3_rmdp.common.whole_files import check_target, make_folder, sync_folder
+from sb3_rmdp.common.whole_files import check_target, make_folder, sync
 
 #: Layout of the file
 SCHEMA = "1"
@@ -136,7 +136,7 @@ class Results:
             self._file.truncate(end)
             raise OSError(error.errno, f"{error.strerror}: free some, or give another place", str(self.path)) from error
         if end == 0:
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         self.rows.extend(texts)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_rmdp.commands import check_device
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_budget, population_of
 from sb3_rmdp.vec_env import WelfareVecEnv, fastest_vec_env
@@ -48,6 +49,9 @@ ZOO_KEYS = (
     "policy",
     "vec_env_wrapper",
 )
+
+#: So many environments are made without a look at a single one
+MANY_ENVS = 256
 
 WELFARE_WRAPPER = f"{WelfareVecEnv.__module__.rpartition('.')[0]}.{WelfareVecEnv.__name__}"
 
@@ -145,6 +149,13 @@ class RepresentedExperimentManager(ExperimentManager):
             self.eval_env_kwargs = evaluated
         self.env_kwargs = training_kwargs(evaluated, self.max_episode_steps)
         try:
+            if n_envs > MANY_ENVS and not eval_env:
+                # One tells whether the budget fits, which may be a slip of the keyboard: all of them may not fit into memory
+                first = super().create_envs(1, eval_env, no_log=True)
+                try:
+                    check_budget(self.budget, population_of(first).n_agents)
+                finally:
+                    first.close()
             with sigint_ignored():
                 env = super().create_envs(n_envs, eval_env, no_log)
         finally:
@@ -156,6 +167,10 @@ class RepresentedExperimentManager(ExperimentManager):
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """See RL Zoo; if something turns out to be wrong, what it began to write is removed, and environments are closed."""
+        if self.represented:
+            check_device(str(self.device))
+            if self.eval_freq > 0 and self.n_eval_episodes < 1:
+                raise ValueError(f"--eval-episodes {self.n_eval_episodes}: evaluations take at least 1 episode")
         existed = Path(self.save_path).exists()
         opened: list[VecEnv] = []
         self.opened = opened
@@ -192,7 +207,9 @@ class RepresentedExperimentManager(ExperimentManager):
             return
         print("Evaluating the model for its card (Ctrl-C leaves it out)")
         try:
-            print(f"Wrote {write_model_card(Path(self.save_path), n_eval_episodes=self.n_eval_episodes)}")
+            # Of one's own training: what it names was run already
+            card = write_model_card(Path(self.save_path), n_eval_episodes=self.n_eval_episodes, trusted=True)
+            print(f"Wrote {card}")
         except KeyboardInterrupt:
             print(f"No card was written; later: sb3-rmdp card {self.save_path}")
 

@@ -15,6 +15,7 @@ import yaml
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp import RepresentedPPO, WelfareEvaluation, evaluate_welfare
+from sb3_rmdp.commands import load_model
 from sb3_rmdp.common.report import plain, save_text, summarize, with_error
 from sb3_rmdp.common.seeds import seed_evaluation
 from sb3_rmdp.common.whole_files import check_target
@@ -30,7 +31,9 @@ PACKAGES = ("sb3_rmdp", "stable-baselines3", "rl_zoo3", "gymnasium", "torch", "n
 PAPER = "[Personalized Reinforcement Learning with a Budget of Policies](https://doi.org/10.1609/aaai.v38i11.29169)"
 
 
-def write_model_card(run_folder: str | Path, n_eval_episodes: int = 10, max_episode_steps: int | None = None) -> Path:
+def write_model_card(
+    run_folder: str | Path, n_eval_episodes: int = 10, max_episode_steps: int | None = None, trusted: bool = False
+) -> Path:
     """
     Evaluate the best model of a run (or the last, where none was kept as the best) and write ``model_card.md`` beside it.
 
@@ -41,18 +44,19 @@ def write_model_card(run_folder: str | Path, n_eval_episodes: int = 10, max_epis
         given here
     :param n_eval_episodes: episodes per representative, at least 1, for likeliest actions and again for sampled ones
     :param max_episode_steps: steps that an episode may take, as for :func:`evaluate_welfare`
+    :param trusted: whether code in the folder may run, see :func:`~sb3_rmdp.zoo.run_folder.read_run_folder`
     :return: the card
     :raises FileNotFoundError: if there is no such folder, or no model in it
-    :raises ValueError: if it is no run folder, or the model does not fit its environment
+    :raises ValueError: if it is no run folder, the model does not fit its environment, or it would run code and is not trusted
     :raises ImportError: if RL Zoo is not installed
     :raises OSError: if the card cannot be written there
     """
     check_target(Path(run_folder) / CARD)
-    run = read_run_folder(run_folder)
+    run = read_run_folder(run_folder, trusted)
     path = run.model_path
     # What is loaded may talk on stdout
     with contextlib.redirect_stdout(sys.stderr):
-        model = RepresentedPPO.load(path, device="cpu")
+        model = load_model(path, device="cpu", trusted=trusted)
     env = run.make_env(n_envs=model.k, seed=SEED)  # so that representatives act side by side
     try:
         results = {}
@@ -209,14 +213,14 @@ def _curve(run: RunFolder) -> str:
 
 
 def _usage(run: RunFolder, path: Path) -> str:
-    folder = run.path.as_posix()
+    folder, needs = run.path.as_posix(), _needs_trust(run)
     return f"""## Use it
 
 ```python
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
 from sb3_rmdp.zoo.run_folder import read_run_folder
 
-run = read_run_folder({folder!r})  # the folder of this page
+run = read_run_folder({folder!r}{", trusted=True" if needs else ""})  # the folder of this page
 env = run.make_env()  # a vec env, with arguments, wrappers and statistics of the training
 model = RepresentedPPO.load(run.path / {path.name!r}, env=env, device="cpu")
 
@@ -229,8 +233,17 @@ print(evaluate_welfare(model, env, n_eval_episodes=2))
 From the command line:
 
 ```bash
-sb3-rmdp evaluate {shlex.quote((run.path / path.name).as_posix())}
+sb3-rmdp evaluate {shlex.quote((run.path / path.name).as_posix())}{" --trusted" if needs else ""}
 ```"""
+
+
+def _needs_trust(run: RunFolder) -> bool:
+    """Whether its environment cannot be made without running code from the folder."""
+    try:
+        read_run_folder(run.path)
+    except ValueError:
+        return True
+    return False
 
 
 def _training(run: RunFolder) -> str:

@@ -22,12 +22,11 @@ from sb3_rmdp.zoo.registration import ALGORITHMS, register
 PLOTS = ("plot_train", "all_plots", "plot_from_file")
 HUB = ("push_to_hub", "load_from_hub")
 
-#: What RL Zoo, the constructors of environments and ours raise where something on the command line or in a file is wrong
-BAD_INPUT = (
+#: What says by itself what is wrong; of other errors the type is told as well
+CLEAR = (
     AssertionError,
     AttributeError,
     ImportError,
-    KeyError,
     NameError,
     OSError,
     RuntimeError,
@@ -64,9 +63,10 @@ def run_script(script: str, words: list[str]) -> Path | None:
                     runpy.run_module(f"rl_zoo3.{script}", run_name="__main__")
             else:
                 runpy.run_module(f"rl_zoo3.{script}", run_name="__main__")
-    except BAD_INPUT as error:
+    except Exception as error:  # files, configurations and environments of others may raise anything
         manager = RepresentedExperimentManager.latest
-        if manager is not None and manager.learning:
+        # In the middle of a training, it is the place that tells; but for the disk, which is full, or gone
+        if manager is not None and manager.learning and not isinstance(error, OSError):
             raise
         if script == "plot_from_file" and "empty" in str(error):
             error = ValueError(
@@ -101,6 +101,10 @@ def _fail(error: BaseException, words: Sequence[str]) -> NoReturn:
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyError):
         message = f"no key {message}"
+    elif not isinstance(error, CLEAR):
+        message = f"{type(error).__name__}: {message}"
+    elif isinstance(error, RecursionError):
+        message = f"something on the command line or in a file is nested too deeply ({message})"
     elif isinstance(error, NameError) and RepresentedExperimentManager.latest is None:
         # RL Zoo evaluates what is given as name:value
         message += """: strings need quotes of their own, e.g. -params assignment:"'em'\""""

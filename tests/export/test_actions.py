@@ -213,7 +213,7 @@ def test_values_of_factored_rewards_need_the_environment(tmp_path: Path) -> None
     manifest = export(tmp_path / "model", tmp_path / "without", onnx=False)
     assert manifest["values"] is None
     assert not values_of(tmp_path / "without" / "representative_0.zip", obs).any()
-    loaded = load_exported(tmp_path / "without").representative(1)
+    loaded = load_exported(tmp_path / "without", "sb3").representative(1)
     np.testing.assert_allclose(loaded.predict(obs)[0], expected(model, obs, 1), rtol=0.0, atol=1e-5)
 
 
@@ -298,7 +298,7 @@ class TestVecNormalize:
         model = CASES["vec_normalize"]()
         model.save(folder / "model.zip")
         (folder / "env").mkdir()
-        (folder / "env" / "config.yml").touch()
+        (folder / "env" / "config.yml").write_text("!!python/object/apply:collections.OrderedDict\n- []\n")
         normalize = model.get_vec_normalize_env()
         assert normalize is not None
         normalize.save(str(folder / "env" / "vecnormalize.pkl"))
@@ -307,7 +307,7 @@ class TestVecNormalize:
     def check(self, model: RepresentedPPO, folder: Path) -> None:
         obs = observations(model)
         for j in range(model.k):
-            found = load_exported(folder).representative(j).predict(obs)[0]
+            found = load_exported(folder, "sb3").representative(j).predict(obs)[0]
             np.testing.assert_allclose(found, expected(model, obs, j), rtol=0.0, atol=1e-5)
 
     def test_statistics_are_found_in_a_run_folder(self, saved: tuple[RepresentedPPO, Path], tmp_path: Path) -> None:

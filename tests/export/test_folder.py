@@ -143,15 +143,17 @@ def test_changed_missing_and_added_files_are_refused(copy: Path, name: str) -> N
 
 def test_a_manifest_that_was_written_anew_is_known_by_its_hash(copy: Path) -> None:
     digest = verify(copy)["sha256"]
-    assert verify(copy, digest) == verify(copy, digest[:8].upper())
+    assert verify(copy, digest) == verify(copy, digest[:16].upper())
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["representatives"][0]["agents"], manifest["representatives"][2]["agents"] = [0], [1, 2, 3]
+    for index, agents in ((0, [0]), (2, [1, 2, 3])):
+        manifest["representatives"][index].update(agents=agents, n_agents=len(agents))
     (copy / "manifest.json").write_text(to_text(manifest))
     assert load_exported(copy).representative_of(0) == 0  # who can do this can do anything
     with pytest.raises(ValueError, match="written anew"):
         load_exported(copy, digest=digest)
-    with pytest.raises(ValueError, match="has the hash"):
-        verify(copy, verify(copy)["sha256"][:7])
+    for few in (digest[:15], "", "5" * 65, "g" * 16, digest[:16] + " "):
+        with pytest.raises(ValueError, match="at least the first 16"):
+            verify(copy, few)
     manifest["schema"] = 2
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="schema 2"):
@@ -217,7 +219,7 @@ def test_dicts_and_images_as_the_environment_gives_them(tmp_path: Path) -> None:
 def test_evaluate_policy_takes_exported_representatives(tmp_path: Path) -> None:
     model = untrained("MlpPolicy", TwoGroups.observation_space, TwoGroups.action_space, n_agents=6)
     export(model, tmp_path / "export", onnx=False)
-    loaded = load_exported(tmp_path / "export")
+    loaded = load_exported(tmp_path / "export", "sb3")
     env = Monitor(TwoGroups())
     for j in range(2):
         wanted = evaluate_policy(model.representative(j), env, n_eval_episodes=2)
@@ -230,11 +232,11 @@ def test_assignments_of_many_agents_have_a_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(writing, "LISTED", 3)
     manifest = export(CASES["box"](), tmp_path / "export", onnx=False)
     assert all(row["agents"] is None for row in manifest["representatives"])
-    assert load_exported(tmp_path / "export").assignment.tolist() == [2, 0, 0, 0]
+    assert load_exported(tmp_path / "export", "sb3").assignment.tolist() == [2, 0, 0, 0]
     path = tmp_path / "export" / manifest["assignment"]["file"]["name"]
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(ValueError, match=r"assignment\.npy was changed"):
-        load_exported(tmp_path / "export")
+        load_exported(tmp_path / "export", "sb3")
 
 
 def test_nothing_appears_unless_everything_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,10 +263,10 @@ def test_nothing_appears_unless_everything_is_there(tmp_path: Path, monkeypatch:
 
     other = CASES["box"]()
     export(other, target, onnx=False, force=True)
-    assert load_exported(target).k == 3 and [path.name for path in target.parent.iterdir()] == ["export"]
+    assert load_exported(target, "sb3").k == 3 and [path.name for path in target.parent.iterdir()] == ["export"]
     (target / "manifest.json").write_text("no manifest any more")
     export(model, target, onnx=False, force=True)
-    assert load_exported(target).k == 2
+    assert load_exported(target, "sb3").k == 2
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
         export(model, tmp_path / "thesis.tex", onnx=False, force=True)
     (tmp_path / "empty").mkdir()
     export(model, tmp_path / "empty", onnx=False)
-    assert load_exported(tmp_path / "empty").k == 2
+    assert load_exported(tmp_path / "empty", "sb3").k == 2
     assert sorted(files_and_folders := [path.name for path in tmp_path.iterdir()]) == [
         "empty",
         "thesis.tex",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +85,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (dict(conf_file="no_such_module"), ["no_such_module"]),
         (dict(trained_agent="no_such_model.zip"), ["trained_agent"]),
         (dict(device="nowhere"), ["nowhere"]),
+        (dict(device="meta"), ["device='meta' is none"]),
+        (dict(params=dict(k=10**9)), ["k=1000000000", "n_agents=25"]),
+        (dict(eval_freq=10, eval_episodes=0), ["--eval-episodes 0"]),
+        (dict(env_kwargs=dict(shape=(10**7, 10**7))), ["MemoryError", "Unable to allocate"]),
         (dict(gym_packages="no_such_games"), ["no_such_games"]),
     ],
     ids=str,
@@ -130,6 +136,24 @@ def test_configurations(
     path.write_text(yaml.dump({"other-v0" if entry is None else GRID: entry}))
     line = complaint(tmp_path, capsys, conf_file=path)
     assert all(text in line for text in texts), line
+
+
+def test_a_full_disk_while_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.zip")
+
+    monkeypatch.setattr(RepresentedPPO, "save", full)
+    with pytest.raises(SystemExit) as end:
+        train(tmp_path)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: [Errno 28] No space left on device: 'model.zip'"
+
+
+def test_settings_that_are_nested_without_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "deep.yml").write_text(f"{GRID}: {'[' * 3000}")
+    assert "nested too deeply" in complaint(tmp_path, capsys, conf_file=tmp_path / "deep.yml")
 
 
 @pytest.mark.parametrize("text", ["a: [1, 2\nb: 3", "", "- 1\n- 2\n", "rmdp/ResourceGathering-v0: 3\n"])

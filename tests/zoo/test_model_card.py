@@ -242,7 +242,7 @@ def test_statistics_and_stacked_frames_are_those_of_the_training(tmp_path: Path)
     exec(code, {})
 
     (settings / "vecnormalize.pkl").unlink()
-    with pytest.raises(ValueError, match=r"vecnormalize\.pkl not found"):
+    with pytest.raises(ValueError, match=r"vecnormalize\.pkl, are not there"):
         read_run_folder(tmp_path).make_env()
 
 
