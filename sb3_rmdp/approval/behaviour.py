@@ -19,7 +19,7 @@ from sb3_rmdp.common.exploration import new_noise_per_episode
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import agent_weights_of, reward_key, reward_vectors
 from sb3_rmdp.common.seeds import environment_seed, seed_evaluation
-from sb3_rmdp.vec_env.episodes import LONG, time_limit
+from sb3_rmdp.vec_env.episodes import ENDLESS, time_limit
 from sb3_rmdp.vec_env.watch import innermost
 
 NO_DISPLAY = "MuJoCo has no display to draw on here; set MUJOCO_GL=egl, or MUJOCO_GL=osmesa without a graphics driver"
@@ -86,7 +86,7 @@ def _play(
     rewards: list[float] = []
     speeds: list[float] = []
     obs, over, info = env.reset(), False, {}
-    patience = max(LONG, time_limit(env) or 0)
+    patience = max(ENDLESS, time_limit(env) or 0)
     while not over and len(actions) < patience:
         action, _ = model.predict(obs, deterministic=deterministic, representative=representative)  # type: ignore[arg-type]
         obs, reward, dones, infos = env.step(action)

@@ -184,7 +184,7 @@ def evaluate_welfare(
         :func:`~sb3_rmdp.common.seeds.seed_evaluation`
     :param n_eval_episodes: episodes per representative, at least 1
     :param deterministic: take the modes of the policies instead of samples, as ``evaluate_policy`` does by default
-    :param max_episode_steps: steps that an episode may take, at least 1; by default 50 000, with a warning after 10 000, or
+    :param max_episode_steps: steps that an episode may take, at least 1; by default 10 000, with a warning after 2500, or
         the time limit of the environment, if that is longer
     :return: utilities, welfare, and their errors
     :raises ValueError: if the environment has other agents, the model knows observations under another VecNormalize, or an

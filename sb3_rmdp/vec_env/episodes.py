@@ -16,9 +16,9 @@ from sb3_rmdp.envs.contract import integer
 from sb3_rmdp.vec_env.watch import innermost
 
 #: Steps of an episode after which an evaluation warns
-LONG = 10_000
+LONG = 2_500
 #: Steps of an episode after which an evaluation gives up, unless the environment has a longer time limit
-ENDLESS = 50_000
+ENDLESS = 10_000
 #: Under which time limits keep their number: gymnasium's, RL Zoo's, and Resource Gathering
 LIMIT = "_max_episode_steps"
 
