@@ -36,6 +36,9 @@ from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS, SCHEDULES
 #: Steps of a vec env between two movements of the progress bar
 STEPS_PER_MOVE = 50
 
+#: Seeds of a curve at most: more are a mistake
+MOST_SEEDS = 100_000
+
 
 @dataclass(frozen=True)
 class Job:
@@ -180,7 +183,7 @@ def row_of(model: RepresentedPPO, result: Any, seed: int, path: str | None) -> B
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if not isinstance(seeds, Sequence):
-        return tuple(range(integer("seeds", seeds, minimum=1)))
+        return tuple(range(integer("seeds", seeds, minimum=1, maximum=MOST_SEEDS)))
     numbers = tuple(integer("seeds", seed, minimum=0) for seed in seeds)
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"seeds={list(seeds)}: give a number of seeds, or a list in which each is there once")

@@ -19,6 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import sync_envs_normalization
 
+from sb3_rmdp.common.arguments import Count, Flag, Text
 from sb3_rmdp.common.evaluation import WelfareEvaluation, as_vec_env, evaluate_welfare
 from sb3_rmdp.common.full_disk import warned_of_the_disk
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
@@ -58,7 +59,7 @@ class AnnealCallback(BaseCallback):
 
     def __init__(self, attribute: str, start: float, end: float, verbose: int = 0):
         super().__init__(verbose)
-        self.attribute = attribute
+        self.attribute = Text().check("attribute", attribute)
         self.start = _finite_number("start", start)
         self.end = _finite_number("end", end)
 
@@ -150,9 +151,7 @@ class KeepBestCallback(BaseCallback):
 
     def __init__(self, window: int = 20, verbose: int = 0):
         super().__init__(verbose)
-        if window < 1:
-            raise ValueError(f"window={window} counts rollouts: choose 1 or more")
-        self.window = window
+        self.window = Count().check("window", window)
         self._reset()
 
     def _reset(self) -> None:
@@ -254,7 +253,7 @@ class WelfareEvalCallback(EventCallback):
     :param verbose: 1 to print each evaluation
     :param max_episode_steps: steps that an episode may take, as for :func:`evaluate_welfare`. An evaluation in which one takes
         more is left out, with a warning, and the training goes on
-    :raises ValueError: if eval_freq is below 1; when ``learn`` is called, if the environment is that of the training
+    :raises ValueError: if an argument is wrong; when ``learn`` is called, if the environment is that of the training
     :raises OSError: when ``learn`` is called, if a file cannot be written to its folder
     """
 
@@ -274,19 +273,17 @@ class WelfareEvalCallback(EventCallback):
         max_episode_steps: int | None = None,
     ):
         super().__init__(callback_after_eval, verbose=verbose)
-        if eval_freq < 1:
-            raise ValueError(f"eval_freq={eval_freq} counts steps between evaluations: choose 1 or more")
         self.callback_on_new_best = callback_on_new_best
         if callback_on_new_best is not None:
             callback_on_new_best.parent = self
         self.eval_env = as_vec_env(eval_env)
         EpisodeLengths(self.eval_env, max_episode_steps)  # complains of a number that is none
         self.max_episode_steps = max_episode_steps
-        self.n_eval_episodes = n_eval_episodes
-        self.eval_freq = eval_freq
+        self.n_eval_episodes = Count().check("n_eval_episodes", n_eval_episodes)
+        self.eval_freq = Count().check("eval_freq", eval_freq)
         self.log_path = None if log_path is None else Path(log_path)
         self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
-        self.deterministic = deterministic
+        self.deterministic = Flag().check("deterministic", deterministic)
         #: The welfare of the last evaluation and the best so far (too high: a maximum of noisy ones), named as SB3's callbacks
         #: read them
         self.last_mean_reward = -np.inf

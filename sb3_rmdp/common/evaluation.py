@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from sb3_rmdp.common.agent_weights import AgentWeights
+from sb3_rmdp.common.arguments import Count, Flag
 from sb3_rmdp.common.exploration import new_noise_per_episode
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import (
@@ -187,11 +188,11 @@ def evaluate_welfare(
     :param max_episode_steps: steps that an episode may take, at least 1; by default 10 000, with a warning after 2500, or
         the time limit of the environment, if that is longer
     :return: utilities, welfare, and their errors
-    :raises ValueError: if the environment has other agents, the model knows observations under another VecNormalize, or an
-        episode does not end
+    :raises ValueError: if an argument is wrong, the environment has other agents, the model knows observations under another
+        VecNormalize, or an episode does not end
     """
-    if n_eval_episodes < 1:
-        raise ValueError(f"n_eval_episodes={n_eval_episodes}: every representative needs at least 1 episode")
+    n_eval_episodes = Count().check("n_eval_episodes", n_eval_episodes)
+    deterministic = Flag().check("deterministic", deterministic)
     vec_env = as_vec_env(env)
     check_no_reward_normalization(vec_env)
     check_same_population(model.population, population_of(vec_env))

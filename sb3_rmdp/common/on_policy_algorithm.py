@@ -14,10 +14,12 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.common.agent_weights import AgentWeights
-from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment, assignment_class, make_assignment
+from sb3_rmdp.common.arguments import refusal, shown
+from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment, make_assignment
 from sb3_rmdp.common.attributes import cannot_learn
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.collection import RolloutCollection
+from sb3_rmdp.common.model_arguments import check_arguments, check_exploration, policy_name, recheck
 from sb3_rmdp.common.population import (
     Population,
     agent_weights_of,
@@ -26,13 +28,14 @@ from sb3_rmdp.common.population import (
     check_no_reward_normalization,
     check_same_normalization,
     check_same_population,
+    looked_at,
     normalizes_observations,
     population_of,
 )
 from sb3_rmdp.common.representative import Representative
 from sb3_rmdp.common.saving import SavedRepresented
 from sb3_rmdp.common.scoring import check_evaluations_apart, score_as_usual, score_by_welfare
-from sb3_rmdp.common.welfare import make_welfare, welfare_class
+from sb3_rmdp.common.welfare import make_welfare
 from sb3_rmdp.vec_env import RepresentedActions, represented_vec_env
 
 if TYPE_CHECKING:
@@ -79,27 +82,18 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
         **kwargs: Any,
     ):
         # `load` constructs without k and without set-up, and fills the attributes in
+        own: dict[str, Any] = dict(k=k, assignment=assignment, assignment_kwargs=assignment_kwargs, welfare=welfare)
+        own |= dict(welfare_kwargs=welfare_kwargs, normalize_observations=normalize_observations, critic_rank=critic_rank)
         if _init_setup_model:
-            check_budget(k)
-            assignment_class(assignment)
-            welfare_class(welfare)
-            if env is None:
-                raise ValueError(
-                    "env=None: pass an environment, a vec env or a gymnasium id, e.g. 'rmdp/ResourceGathering-v0'"
-                )
-            clash = {"k", "n_rewards", "critic_rank", "normalize_observations"} & set(kwargs.get("policy_kwargs") or {})
-            if clash:
-                raise ValueError(
-                    f"policy_kwargs has {sorted(clash)}: these are arguments of the model or facts of the environment"
-                )
-            assert k is not None
-            env = represented_vec_env(env, k, verbose)
-        self.k = int(k or 0)
-        self.assignment_method = assignment
-        self.assignment_kwargs = assignment_kwargs
-        self.welfare_method, self.welfare_kwargs = welfare, welfare_kwargs
-        self.normalize_observations = normalize_observations
-        self.critic_rank = critic_rank
+            checked = check_arguments({"policy": policy, "verbose": verbose, **own, **kwargs}, self.policy_aliases)
+            verbose, own = checked["verbose"], {name: checked[name] for name in own}
+            kwargs = {name: checked[name] for name in kwargs}
+            env = represented_vec_env(looked_at(env, own["k"]), own["k"], verbose)
+            check_exploration(kwargs.get("use_sde", False), env.action_space)
+        self.k = int(own["k"] or 0)
+        self.assignment_method, self.assignment_kwargs = own["assignment"], own["assignment_kwargs"]
+        self.welfare_method, self.welfare_kwargs = own["welfare"], own["welfare_kwargs"]
+        self.normalize_observations, self.critic_rank = own["normalize_observations"], own["critic_rank"]
         self.n_agents = 0  # until an environment, or a saved model, tells
         self.n_features: int | None = None
         self.population_id: str | None = None
@@ -108,6 +102,7 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
         super().__init__(policy, env, verbose=verbose, _init_setup_model=_init_setup_model, **kwargs)  # type: ignore[arg-type]
 
     def _setup_model(self) -> None:
+        recheck(self)
         # A loaded model has its numbers, and no weights unless there is an environment
         self.reward_weights = self._balanced = AgentWeights(self.n_agents, size=self.n_features)
         if self.env is not None:
@@ -129,6 +124,11 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
         self.rollout_buffer_kwargs = {**buffer_kwargs, **sizes, "n_values": self.critic_rank}
         try:
             super()._setup_model()
+        except (AssertionError, TypeError, RuntimeError, OverflowError) as error:
+            # Libraries say it with names of their own
+            raise refusal("policy", policy_name(self), f"with policy_kwargs={shown(policy_kwargs)} {_said(error)}") from error
+        except MemoryError as error:
+            raise refusal("n_steps", self.n_steps, f"there is no memory for so many transitions: {_said(error)}") from error
         finally:
             self.policy_kwargs, self.rollout_buffer_kwargs = policy_kwargs, buffer_kwargs
         self.assignment = make_assignment(self.assignment_method, self.n_agents, self.k, self.seed, self.assignment_kwargs).to(
@@ -138,6 +138,11 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
         self.welfare = make_welfare(self.welfare_method, self.n_agents, self.welfare_kwargs)
         # On the device, where SB3 puts what it loads
         self._mean_returns = th.empty(0, device=self.device)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        # The last rollout may end beyond the end of the training, where schedules would have learning rates below 0
+        self._current_progress_remaining = max(0.0, self._current_progress_remaining)
 
     def _check_env(self, env: VecEnv) -> None:
         """Take over the environment's population, or compare it with the one that the model was made for."""
@@ -266,3 +271,7 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
         from sb3_rmdp.service import assign  # late: it needs the algorithm
 
         return assign(self, users, episodes, confidence, best_possible, vectorized)
+
+
+def _said(error: BaseException) -> str:
+    return f"fails: {type(error).__name__}: {' '.join(str(error).split())}"

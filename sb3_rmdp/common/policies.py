@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ from torch.nn import functional as F
 
 from sb3_rmdp.common.critic_basis import CriticBasis, turn_outputs
 from sb3_rmdp.common.normalization import ObservationNormalizer
+from sb3_rmdp.common.predict_input import (
+    acting_representatives,
+    batch_size,
+    check_actions,
+    check_batch,
+    read_observation,
+    turns_of,
+)
 from sb3_rmdp.common.turns import first_representatives, next_representatives
 
 
@@ -98,6 +107,30 @@ class ConditionedMlpExtractor(MlpExtractor):
         return x
 
 
+def check_networks(extractor: nn.Module, k: int) -> bool:
+    """
+    :param extractor: the networks of a policy, as ``_build_mlp_extractor`` makes them
+    :param k: number of representatives
+    :return: whether its critic takes representatives
+    :raises ValueError: if networks of one's own lack something, or their critic cannot tell representatives apart where k > 1
+    """
+    name = type(extractor).__name__
+    for attribute in ("latent_dim_pi", "latent_dim_vf", "policy_net", "value_net", "forward_actor", "forward_critic"):
+        if not hasattr(extractor, attribute):
+            raise ValueError(f"mlp_extractor={name} has no {attribute}: derive it from ConditionedMlpExtractor, or add it")
+    try:
+        inspect.signature(extractor.forward_critic).bind(None, None)  # type: ignore[arg-type]
+    except TypeError:
+        if k > 1:
+            raise ValueError(
+                f"mlp_extractor={name} has a forward_critic without representatives, but its critic is shared by {k} of them "
+                "and must tell them apart: derive it from sb3_rmdp.common.policies.ConditionedMlpExtractor, or let "
+                "forward_critic(features, representatives) take them, (batch,) or None for k blocks"
+            ) from None
+        return False
+    return True
+
+
 class RepresentedActorCriticPolicy(ActorCriticPolicy):
     """
     The policies of all representatives and the critic of all agents.
@@ -156,6 +189,7 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
+        self._tells_apart = check_networks(self.mlp_extractor, self.k)
         latent_dim_pi = self.mlp_extractor.latent_dim_pi
         assert isinstance(self.action_net, nn.Linear)
         # SB3's layer is representative 0; the others are drawn in the same way
@@ -192,7 +226,8 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         modules: list[nn.Module] = [self.mlp_extractor.value_net, self.value_net]
         if not self.share_features_extractor:
             modules.append(self.vf_features_extractor)
-        shift = [] if self.mlp_extractor.shift is None else [self.mlp_extractor.shift]
+        shift = getattr(self.mlp_extractor, "shift", None)
+        shift = [] if shift is None else [shift]
         return [parameter for module in modules for parameter in module.parameters()] + shift
 
     def fit_critic_basis(self, reward_vectors: np.ndarray) -> None:
@@ -204,6 +239,11 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         if self.critic_basis is not None:
             assert isinstance(self.value_net, nn.Linear)
             turn_outputs(self.value_net, self.optimizer, self.critic_basis.update(reward_vectors))
+
+    def _values(self, features: th.Tensor, representatives: th.Tensor | None) -> th.Tensor:
+        """Values (batch, n_values) for the critic's features."""
+        forward = self.mlp_extractor.forward_critic
+        return self.value_net(forward(features, representatives) if self._tells_apart else forward(features))
 
     def _features(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """Features for the actor and for the critic."""
@@ -227,7 +267,9 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         :param obs: observations (batch, ...)
         :param representatives: see the class
         :return: distribution of their actions
+        :raises ValueError: if ``obs`` or ``representatives`` have another type or shape, as for all methods that take them
         """
+        check_batch(obs, self.observation_space, representatives, self.k)
         latent_pi = self.mlp_extractor.forward_actor(self._features(obs)[0])
         return self._get_action_dist_from_latent(latent_pi, representatives)
 
@@ -237,8 +279,8 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         :param representatives: see the class
         :return: values (batch, n_values), V^ij of eq. 8 for every agent i, or numbers that they are mixtures of
         """
-        latent_vf = self.mlp_extractor.forward_critic(self._features(obs)[1], representatives)
-        return self.value_net(latent_vf)
+        check_batch(obs, self.observation_space, representatives, self.k)
+        return self._values(self._features(obs)[1], representatives)
 
     def act(self, obs: PyTorchObs, representatives: th.Tensor | None = None, deterministic: bool = False) -> th.Tensor:
         """
@@ -274,11 +316,12 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         :param representatives: see the class
         :return: values (batch, n_values), log probabilities (batch,) and entropies (batch,) of the actions' distribution
         """
+        check_batch(obs, self.observation_space, representatives, self.k)
         pi_features, vf_features = self._features(obs)
-        values = self.value_net(self.mlp_extractor.forward_critic(vf_features, representatives))
+        values = self._values(vf_features, representatives)
         latent_pi = self.mlp_extractor.forward_actor(pi_features)
         distribution = self._get_action_dist_from_latent(latent_pi, representatives)
-        return values, distribution.log_prob(actions), distribution.entropy()
+        return values, distribution.log_prob(check_actions(actions, self.action_space, len(values))), distribution.entropy()
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         # `predict` of the parent comes here without a word about representatives: see `predict`
@@ -302,21 +345,20 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         :param representative: who acts, an int, or an array (n_envs,). By default representatives take turns per env and
             episode: within n episodes of ``evaluate_policy`` they are representatives 0, 1, ..., (n - 1) mod k
         :return: actions, and the state to hand to the next call
-        :raises ValueError: if a representative is not in [0, k)
+        :raises ValueError: if a representative is not in [0, k), or anything else has another type or shape
         """
+        observation = read_observation(observation, self.observation_space)
         obs_tensor, vectorized = self.obs_to_tensor(observation)
-        n_envs = len(next(iter(obs_tensor.values())) if isinstance(obs_tensor, dict) else obs_tensor) if vectorized else 1
+        n_envs = batch_size(obs_tensor) if vectorized else 1
         if representative is not None:
-            acting = np.broadcast_to(np.asarray(representative), (n_envs,))
-            if not np.issubdtype(acting.dtype, np.integer) or acting.min() < 0 or acting.max() >= self.k:
-                raise ValueError(f"representative={representative}: with k={self.k} choose from 0 to {self.k - 1}")
+            acting = acting_representatives(representative, n_envs, self.k)
         elif state is None:
             # Counted from the last env, since evaluate_policy gives the last envs the episodes that do not divide evenly
             acting = first_representatives(n_envs, self.k)[::-1]
         else:
-            acting = state[0]
-            if episode_start is not None:
-                acting = np.where(episode_start, next_representatives(acting, n_envs, self.k), acting)
+            acting, starts = turns_of(state, episode_start, n_envs, self.k)
+            if starts is not None:
+                acting = np.where(starts, next_representatives(acting, n_envs, self.k), acting)
         self._predicting = th.as_tensor(acting.copy(), dtype=th.int64, device=self.device)
         actions, _ = super().predict(observation, state, episode_start, deterministic)
         return actions, (acting,)

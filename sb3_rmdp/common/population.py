@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch as th
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_rmdp.common.agent_weights import AgentWeights
+from sb3_rmdp.common.arguments import Count, refusal, shown
 from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, fingerprint
+from sb3_rmdp.envs.registered import check_registered
+from sb3_rmdp.envs.spaces import check_spaces
 from sb3_rmdp.vec_env.infos import BatchInfos
 
 
@@ -36,13 +41,8 @@ def population_of(env: VecEnv) -> Population:
     :return: its agents
     :raises ValueError: if the environments have no agents, or not all the same
     """
-    counts = _attribute(env, "n_agents")
-    if any(count is None for count in counts):
-        raise ValueError(
-            "the environment has no attribute n_agents, so it is no represented MDP: set n_agents and put a float32 array "
-            f'of that length into info["{REWARD_VECTOR}"] at every step, or wrap it in sb3_rmdp.envs.VectorReward'
-        )
-    populations = {Population(int(count), name) for count, name in zip(counts, _attribute(env, "population_id"), strict=True)}
+    counts = [agent_count(count) for count in _attribute(env, "n_agents")]
+    populations = {Population(count, name) for count, name in zip(counts, _attribute(env, "population_id"), strict=True)}
     if len(populations) > 1:
         raise ValueError(
             f"the environments of the vec env have different agents, {sorted(map(str, populations))}: make all with the "
@@ -53,6 +53,48 @@ def population_of(env: VecEnv) -> Population:
     if weights is None:
         return Population(n_agents, name)
     return Population(n_agents, name or fingerprint("weights", weights), weights.shape[1])
+
+
+def agent_count(n_agents: Any) -> int:
+    """
+    :param n_agents: attribute of an environment, ``None`` where it has none
+    :return: number of its agents
+    :raises ValueError: if there is none, or it is no number of agents
+    """
+    if n_agents is None:
+        raise ValueError(
+            "the environment has no attribute n_agents, so it is no represented MDP: set n_agents and put a float32 array "
+            f'of that length into info["{REWARD_VECTOR}"] at every step, or wrap it in sb3_rmdp.envs.VectorReward'
+        )
+    return Count().check("the environment's n_agents", n_agents)
+
+
+def looked_at(env: GymEnv | str | None, k: int) -> GymEnv | str:
+    """
+    Look at one environment, before k copies of it are made.
+
+    :param env: what a model was given: a gymnasium id, an environment or a vec env
+    :param k: number of representatives
+    :return: the same
+    :raises ValueError: if it is none of them, has fewer agents than k, or spaces that cannot be used
+    """
+    if env is None:
+        raise ValueError("env=None: pass an environment, a vec env or a gymnasium id, e.g. 'rmdp/ResourceGathering-v0'")
+    if isinstance(env, str):
+        check_registered(env)
+        one = gym.make(env)
+        try:
+            looked_at(one, k)
+        finally:
+            one.close()
+    elif isinstance(env, gym.Env):
+        check_budget(k, agent_count(env.get_wrapper_attr("n_agents") if env.has_wrapper_attr("n_agents") else None))
+        check_spaces(getattr(env, "observation_space", None), getattr(env, "action_space", None))
+    elif isinstance(env, VecEnv):
+        check_spaces(env.observation_space, env.action_space)
+    elif isinstance(env, type) or not (callable(getattr(env, "reset", None)) and callable(getattr(env, "step", None))):
+        raise refusal("env", env, "pass an environment, a vec env or a gymnasium id, e.g. 'rmdp/ResourceGathering-v0'")
+    return env
 
 
 def reward_weights_of(env: VecEnv, n_agents: int) -> np.ndarray | None:
@@ -110,9 +152,9 @@ def check_budget(k: int | None, n_agents: int | None = None) -> None:
     if k is None:
         raise ValueError("k, the number of representatives, is missing: pass e.g. k=5")
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k={k!r}: the number of representatives must be an integer of at least 1")
+        raise refusal("k", k, "the number of representatives must be an integer of at least 1")
     if n_agents is not None and k > n_agents:
-        raise ValueError(f"k={k} representatives for n_agents={n_agents}: choose k from 1 to {n_agents}")
+        raise ValueError(f"k={shown(k)} representatives for n_agents={n_agents}: choose k from 1 to {n_agents}")
 
 
 def check_agent(agent: int, n_agents: int) -> None:
@@ -121,8 +163,10 @@ def check_agent(agent: int, n_agents: int) -> None:
     :param n_agents: how many there are
     :raises ValueError: if there is no such agent
     """
-    if not 0 <= agent < n_agents:
-        raise ValueError(f"agent={agent}: there are {n_agents} agents, numbered 0 to {n_agents - 1}")
+    try:
+        Count(0, n_agents - 1).read(agent)
+    except ValueError:
+        raise refusal("agent", agent, f"there are {n_agents} agents, numbered 0 to {n_agents - 1}") from None
 
 
 def check_same_population(model: Population, env: Population) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sb3_rmdp.common.arguments import Count, shown
+
 if TYPE_CHECKING:
     from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 
@@ -21,10 +23,11 @@ class Representative:
     """
 
     def __init__(self, model: RepresentedOnPolicyAlgorithm, index: int, k: int):
-        if not 0 <= index < k:
-            raise ValueError(f"representative {index}: with k={k} representatives are numbered 0 to {k - 1}")
+        try:
+            self.index = Count(0, k - 1).read(index)
+        except ValueError:
+            raise ValueError(f"representative {shown(index)}: with k={k} representatives are numbered 0 to {k - 1}") from None
         self.model = model
-        self.index = index
 
     @property
     def agents(self) -> np.ndarray:

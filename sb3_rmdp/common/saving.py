@@ -26,6 +26,7 @@ from sb3_rmdp.common.attributes import (
 )
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.files import model_file, read_model_data, save_whole
+from sb3_rmdp.common.model_arguments import ARGUMENTS, kept_as
 from sb3_rmdp.common.policies import (
     RepresentedActorCriticCnnPolicy,
     RepresentedActorCriticPolicy,
@@ -152,14 +153,14 @@ class SavedRepresented(OnPolicyAlgorithm):
         :raises ValueError: if the file is broken or holds another kind of model, needs trust that it is not given, or the
             environment has other agents
         """
+        device = ARGUMENTS["device"].check("device", device)
         with contextlib.ExitStack() as stack:
             # One open file: it stays the same when another one takes its name
             named = isinstance(path, (str, pathlib.Path))
             file: Any = stack.enter_context(model_file(path).open("rb")) if named else path  # type: ignore[arg-type]
             data = read_model_data(file, ("k", "n_agents", "assignment_method"), cls.__name__, path)
             k, assignment = kwargs.pop("k", data["k"]), kwargs.pop("assignment", None)
-            if "welfare" in kwargs:
-                kwargs["welfare_method"] = kwargs.pop("welfare")
+            kwargs = kept_as(kwargs, data)
             known = {**_same_assignment(data, assignment), **(custom_objects or {})}
             attributes = from_file(data, known, trusted or _is_own(file, data), str(path))
             if env is not None:

@@ -8,13 +8,14 @@ that serves it. Who serves whom does not depend on W: every agent goes where it 
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
+
+from sb3_rmdp.common.arguments import LARGEST_COEFFICIENT, Number, check_keywords, keyword_names, most_alike, refusal, shown
 
 #: Share of the mean utility that is added to utilities before they are divided by, so that nobody counts without end
 FLOOR = 0.01
@@ -24,8 +25,11 @@ SOFTNESS = 0.05
 #: Steps of a multiplier that what is missing now counts, beside the sum of what was missing
 DAMPING = 10.0
 
-#: Of constructors, what nobody passes in ``welfare_kwargs``
-NOT_ARGUMENTS = ("self", "n_agents", "kwargs", "args")
+#: Arguments of welfares that the model gives them
+NOT_KEYWORDS = ("n_agents",)
+
+#: Utilities and aversions to inequality whose powers and sums are finite
+LARGEST_UTILITY, LARGEST_ALPHA = 1e30, 1e3
 
 
 class Welfare(ABC):
@@ -56,13 +60,10 @@ class Welfare(ABC):
         mixing: float = 0.3,
         max_ratio: float = 100.0,
     ):
-        if not 0.0 < mixing <= 1.0:
-            raise ValueError(f"mixing={mixing} is the weight of the newest rollout: choose it from (0, 1]")
-        if not max_ratio >= 1.0:
-            raise ValueError(f"max_ratio={max_ratio} bounds the ratio of the largest weight to the smallest: choose 1 or more")
-        if not step > 0.0:
-            raise ValueError(f"step={step}: multipliers only grow with a step above 0")
-        self.n_agents, self.step, self.mixing, self.max_ratio = n_agents, step, mixing, max_ratio
+        self.n_agents = n_agents
+        self.step = Number(0, LARGEST_COEFFICIENT, above=True).check("step", step)
+        self.mixing = Number(0, 1, above=True).check("mixing", mixing)
+        self.max_ratio = Number(1, LARGEST_COEFFICIENT).check("max_ratio", max_ratio)
         self.outside_options = _per_agent("outside_options", outside_options, n_agents)
         self.minimum = _per_agent("minimum", minimum, n_agents)
         #: Averages of utilities, what they were divided by to become averages, and multipliers, (3, n_agents), for a model's
@@ -197,9 +198,13 @@ class AlphaFair(Welfare):
     """
 
     def __init__(self, n_agents: int, alpha: float = 1.0, shift: float = 0.0, **kwargs: Any):
-        if not (alpha >= 0.0 and np.isfinite(alpha)):
-            raise ValueError(f"alpha={alpha} is the aversion to inequality: choose 0 or more, and egalitarian for infinity")
-        self.alpha, self.shift = alpha, shift
+        try:
+            self.alpha = Number(0, LARGEST_ALPHA).read(alpha)
+        except ValueError:
+            raise refusal(
+                "alpha", alpha, f"choose a number from 0 to {LARGEST_ALPHA:g}, and egalitarian for infinity"
+            ) from None
+        self.shift = Number(-LARGEST_UTILITY, LARGEST_UTILITY).check("shift", shift)
         super().__init__(n_agents, **kwargs)
 
     def _shifted(self, utilities: np.ndarray) -> np.ndarray:
@@ -252,9 +257,7 @@ class Egalitarian(Welfare):
     """
 
     def __init__(self, n_agents: int, temperature: float | None = None, **kwargs: Any):
-        if temperature is not None and not temperature > 0.0:
-            raise ValueError(f"temperature={temperature} is a difference of utilities: choose it above 0")
-        self.temperature = temperature
+        self.temperature = Number(0, LARGEST_UTILITY, above=True, optional=True).check("temperature", temperature)
         super().__init__(n_agents, **kwargs)
 
     def value(self, utilities: np.ndarray) -> float:
@@ -280,7 +283,10 @@ class Gini(Welfare):
         ranks = _per_agent("rank_weights", rank_weights, n_agents)
         assert ranks is not None
         if (ranks < 0).any() or (np.diff(ranks) > 0).any() or not ranks.sum() > 0:
-            raise ValueError("rank_weights must not be negative, nor rise, nor all be 0: the worst-off agent comes first")
+            raise ValueError(
+                "rank_weights must not be negative, nor rise, nor all be 0, as those of "
+                f"rank_weights={shown(rank_weights)} are: the worst-off agent comes first"
+            )
         self.rank_weights = ranks / ranks.sum()
         super().__init__(n_agents, **kwargs)
 
@@ -312,9 +318,22 @@ def welfare_class(name: str) -> type[Welfare]:
     :param name: one of :data:`WELFARES`
     :raises ValueError: if it is none
     """
-    if name not in WELFARES:
-        raise ValueError(f"welfare={name!r} is unknown: choose one of {sorted(WELFARES)}")
+    if not isinstance(name, str) or name not in WELFARES:
+        alike = most_alike(name, WELFARES) if isinstance(name, str) else None
+        meant = f", did you mean {alike!r}?" if alike else ""
+        raise ValueError(f"welfare={shown(name)} is unknown: choose one of {sorted(WELFARES)}{meant}")
     return WELFARES[name]
+
+
+def check_welfare_keywords(name: str, kwargs: dict[str, Any] | None) -> None:
+    """
+    :param name: one of :data:`WELFARES`
+    :param kwargs: ``welfare_kwargs`` of a model
+    :raises ValueError: if the name or the name of an argument is unknown
+    """
+    # Its own arguments and those of every welfare: what lies between, it sets itself
+    parts = (keyword_names(cls, NOT_KEYWORDS, inherited=False) or [] for cls in (welfare_class(name), Welfare))
+    check_keywords("welfare_kwargs", kwargs, list(dict.fromkeys(known for part in parts for known in part)), repr(name))
 
 
 def make_welfare(name: str, n_agents: int, kwargs: dict[str, Any] | None = None) -> Welfare:
@@ -324,13 +343,11 @@ def make_welfare(name: str, n_agents: int, kwargs: dict[str, Any] | None = None)
     :param kwargs: the welfare's own arguments, and those of every welfare
     :raises ValueError: if the name or an argument is unknown or wrong
     """
-    cls = welfare_class(name)
-    signatures = [inspect.signature(part.__init__).parameters for part in (cls, Welfare)]
-    known = [name for name in dict.fromkeys(name for part in signatures for name in part) if name not in NOT_ARGUMENTS]
-    unknown = sorted(set(kwargs or {}) - set(known))
-    if unknown:
-        raise ValueError(f"welfare_kwargs has {unknown}, which {name!r} does not know: it takes {known}")
-    return cls(n_agents, **(kwargs or {}))
+    check_welfare_keywords(name, kwargs)
+    try:
+        return welfare_class(name)(n_agents, **(kwargs or {}))
+    except ValueError as error:
+        raise ValueError(f"welfare_kwargs: {error}") from error
 
 
 def gini_coefficient(utilities: np.ndarray) -> float:
@@ -349,12 +366,20 @@ def _per_agent(name: str, values: float | Sequence[float] | np.ndarray | None, n
     """One number per agent, or as many as there are agents; +inf and nan are nobody's."""
     if values is None:
         return None
+    array: np.ndarray | None
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}={values!r} is neither a number nor {n_agents} of them") from error
+        array = np.asarray(values)
+        # Integers of any length and fractions are objects; texts and flags are no numbers, whatever numpy makes of them
+        array = array.astype(np.float64) if array.dtype.kind in "iufO" else None
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    if array is None:
+        raise ValueError(f"{name}={shown(values)} is neither a number nor {n_agents} of them")
+    said = f"{name}={shown(values)}"
     if array.shape not in ((), (n_agents,)):
-        raise ValueError(f"{name} has shape {array.shape}: give one number, or {n_agents} of them, one for each agent")
+        raise ValueError(f"{said}: {name} has shape {array.shape}: give one number, or {n_agents} of them, one for each agent")
     if np.isnan(array).any() or (array == np.inf).any():
-        raise ValueError(f"{name} has entries that are nan or infinite: give numbers, and -inf where there is none")
+        raise ValueError(f"{said}: {name} has entries that are nan or infinite: give numbers, and -inf where there is none")
+    if (np.abs(array[np.isfinite(array)]) > LARGEST_UTILITY).any():
+        raise ValueError(f"{said}: {name} has entries beyond {LARGEST_UTILITY:g}: give smaller numbers")
     return np.broadcast_to(array, (n_agents,)).copy()

@@ -97,20 +97,22 @@ def fingerprint(prefix: str, *values: np.ndarray | float) -> str:
     return f"{prefix}-{digest.hexdigest()[:12]}"
 
 
-def integer(name: str, value: Any, minimum: int) -> int:
+def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
     """
     An integer argument from any integer type; yaml and command lines bring numpy's and Python's.
 
     :param name: of the argument, for the error
     :param value: the argument
     :param minimum: smallest value allowed
+    :param maximum: largest value allowed, if there is one
     :return: the integer
-    :raises ValueError: if it is none, or too small
+    :raises ValueError: if it is none, or out of range
     """
     try:
-        number = operator.index(value)
+        number = minimum - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = minimum - 1
-    if number < minimum:
-        raise ValueError(f"{name}={value!r} does not do; give an integer of at least {minimum}")
+    if number < minimum or (maximum is not None and number > maximum):
+        most = "" if maximum is None else f" and at most {maximum}"
+        raise ValueError(f"{name}={value!r} does not do; give an integer of at least {minimum}{most}")
     return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -14,13 +13,11 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 
 from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment
 from sb3_rmdp.common.imitation import Imitation
+from sb3_rmdp.common.model_arguments import OVER_ROLLOUT, check_learn_arguments, check_schedule
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
 from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
 from sb3_rmdp.represented_ppo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
-
-#: ``normalize_advantage`` for all transitions of a rollout together
-OVER_ROLLOUT = "rollout"
 
 SelfRepresentedPPO = TypeVar("SelfRepresentedPPO", bound="RepresentedPPO")
 
@@ -158,15 +155,6 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             critic_rank=critic_rank,
         )
 
-    def _setup_model(self) -> None:
-        # Here, and not in the constructor, which knows nothing of what `load` is told to change
-        coefficient, normalize = self.ent_coef, self.normalize_advantage
-        if not callable(coefficient) and (isinstance(coefficient, bool) or not isinstance(coefficient, Real)):
-            raise ValueError(f"ent_coef={coefficient!r}: give a number, or a schedule such as LinearSchedule(5e-2, 1e-3, 1.0)")
-        if normalize not in (True, False, OVER_ROLLOUT):
-            raise ValueError(f"normalize_advantage={normalize!r}: choose True, False or {OVER_ROLLOUT!r}")
-        super()._setup_model()
-
     def learn(
         self: SelfRepresentedPPO,
         total_timesteps: int,
@@ -186,8 +174,11 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         :param reset_num_timesteps: False to continue
         :param progress_bar: show one
         :return: the model
+        :raises ValueError: if an argument is not allowed
         """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        given = dict(total_timesteps=total_timesteps, callback=callback, log_interval=log_interval, tb_log_name=tb_log_name)
+        given |= dict(reset_num_timesteps=reset_num_timesteps, progress_bar=progress_bar)
+        return super().learn(**check_learn_arguments(given))
 
     def train(self) -> None:
         """
@@ -198,9 +189,10 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         the worst representative; nothing is read back from the device within the loop but what ``target_kl`` needs.
         """
         self.policy.set_training_mode(True)
+        self._now("learning_rate", self.lr_schedule)
         self._update_learning_rate(self.policy.optimizer)
-        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
-        ent_coef = self.ent_coef(self._current_progress_remaining) if callable(self.ent_coef) else self.ent_coef
+        clip_range, ent_coef = self._now("clip_range", self.clip_range), self._now("ent_coef", self.ent_coef)
+        clip_range_vf = None if self.clip_range_vf is None else self._now("clip_range_vf", self.clip_range_vf)
         explained_variance = self.rollout_buffer.compute_marginal_advantages(*self._group_weights())
         if self.normalize_advantage == OVER_ROLLOUT:
             self.rollout_buffer.normalize_advantages()
@@ -228,8 +220,12 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         self.logger.record("train/clip_range", clip_range)
         if callable(self.ent_coef):
             self.logger.record("train/ent_coef", ent_coef)
-        if self.clip_range_vf is not None:
-            self.logger.record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
+        if clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_range_vf)
+
+    def _now(self, name: str, value: float | Schedule) -> float:
+        """What an argument that may be a schedule is in this update."""
+        return check_schedule(name, value, self._current_progress_remaining)
 
     @property
     def normalizes_minibatches(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sb3_rmdp.common.arguments import Number, refusal
 from sb3_rmdp.service.episodes import EvaluationEpisodes
 from sb3_rmdp.service.judging import NewUsers, Uncertainty, judge
 from sb3_rmdp.service.rewards import RewardFunction, returns_of_function
@@ -47,6 +48,8 @@ def assign(
     :raises ValueError: if episodes are of another model, or something about the users is not as it should be
     """
     check_confidence(confidence)
+    if not isinstance(episodes, (EvaluationEpisodes, str, Path)):
+        raise refusal("episodes", episodes, "give those that record_episodes returns, or their file")
     if not isinstance(episodes, EvaluationEpisodes):
         episodes = EvaluationEpisodes.load(episodes)
     episodes.check_model(model)
@@ -87,8 +90,10 @@ def check_confidence(confidence: float) -> None:
     :param confidence: a level
     :raises ValueError: if it is none
     """
-    if not 0.5 < confidence < 1.0:
-        raise ValueError(f"confidence={confidence}: give a level above 0.5 and below 1, e.g. 0.95")
+    try:
+        Number(0.5, 1, above=True, below=True).read(confidence)
+    except ValueError:
+        raise refusal("confidence", confidence, "give a level above 0.5 and below 1, e.g. 0.95") from None
 
 
 def checked_weights(weights: ArrayLike, size: int, factored: bool) -> np.ndarray:

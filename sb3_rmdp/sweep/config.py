@@ -17,11 +17,13 @@ from typing import Any
 import yaml
 
 from sb3_rmdp import RepresentedPPO
+from sb3_rmdp.common.arguments import check_name
 from sb3_rmdp.common.assignment import ASSIGNMENTS, DEFAULT_ASSIGNMENT, assignment_class
 from sb3_rmdp.common.seeds import check_training_seed
 from sb3_rmdp.common.user_files import read_text
 from sb3_rmdp.envs.registered import check_registered
-from sb3_rmdp.sweep.values import check_name, count, counts, mapping, read_yaml
+from sb3_rmdp.sweep.values import count, counts, mapping, read_yaml
+from sb3_rmdp.vec_env.factory import MOST_ENVS
 from sb3_rmdp.zoo.hyperparams import MAX_EPISODE_STEPS, NOT_KEYS, default_config, training_kwargs
 
 #: Keys of a file, and what they are where they are left out; ``...`` must be there
@@ -56,6 +58,9 @@ PLANNED = "planned_transitions"
 
 #: What a sweep knows beside arguments of the model, with the least that may be written and what it is where it is left out
 SETTINGS = {ENVS_PER_POLICY: (1, 1), KEEP_BEST: (0, 0), MAX_EPISODE_STEPS: (0, 0), PLANNED: (0, 0)}
+
+#: Runs of a sweep at most: more are a mistake, and so many take a large cluster years
+MOST_RUNS = 100_000
 
 #: What numpy takes
 LARGEST_SEED = 2**32 - 1
@@ -220,9 +225,18 @@ def _sweep(path: Path, config: Any) -> Sweep:
     seeds = values["seeds"]
     checkpoints = _checkpoints(values["checkpoints"], count("transitions_per_policy", values["transitions_per_policy"]))
     episodes = count("n_eval_episodes", values["n_eval_episodes"])
+    numbers = (
+        counts("seeds", seeds, 0, LARGEST_SEED) if isinstance(seeds, list) else range(count("seeds", seeds, 1, LARGEST_SEED))
+    )
+    environments = _environments(values["environments"])
+    n_runs = len(numbers) * len(environments) * len(points) * len(algorithms)
+    if n_runs > MOST_RUNS:
+        raise ValueError(
+            f"seeds: {len(numbers)} of them would make {n_runs} runs, and a sweep has at most {MOST_RUNS}: give fewer seeds"
+        )
     runs = []
-    for seed in counts("seeds", seeds, 0, LARGEST_SEED) if isinstance(seeds, list) else range(count("seeds", seeds)):
-        for env_id, kwargs, label, tuned in _environments(values["environments"]):
+    for seed in numbers:
+        for env_id, kwargs, label, tuned in environments:
             for (k, n), (index, (algorithm, own)) in itertools.product(points, enumerate(algorithms.items())):
                 if index and k in once:
                     continue
@@ -348,7 +362,7 @@ def _check_model_keys(where: str, arguments: dict[str, Any], without: tuple[str,
 
 def _setting(where: str, name: str, arguments: Mapping[str, Any]) -> int:
     least, default = SETTINGS[name]
-    return count(where, arguments.get(name, default), minimum=least)
+    return count(where, arguments.get(name, default), minimum=least, maximum=MOST_ENVS if name == ENVS_PER_POLICY else None)
 
 
 def _checkpoints(values: Any, transitions: int) -> tuple[int, ...]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -72,21 +70,6 @@ def mapping(where: str, value: Any) -> dict[str, Any]:
             f"{where}: {value!r} has something else than numbers, strings, lists and mappings: {error}"
         ) from error
     return value
-
-
-def check_name(name: Any, known: Iterable[str], what: str) -> None:
-    """
-    :param name: what somebody wrote
-    :param known: names that there are
-    :param what: what the name is not, for the message
-    :raises ValueError: if it is none of them; names the one most like it
-    """
-    known = list(known)
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1)
-        raise ValueError(
-            f"{name!r} is {what}: " + (f"did you mean {close[0]!r}?" if close else f"choose among {sorted(known)}")
-        )
 
 
 def count(where: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:

@@ -18,6 +18,9 @@ from sb3_rmdp.vec_env.fidelity import CopiesDifferError, check_copies
 from sb3_rmdp.vec_env.resource_gathering import ResourceGatheringVecEnv
 from sb3_rmdp.vec_env.velocity import VelocityVecEnv
 
+#: Environments of one vec env at most: more are a mistake, and would take minutes and gigabytes to be made
+MOST_ENVS = 2**16
+
 #: Vec envs that step copies of one task together.
 BATCHED: tuple[type[BatchedVecEnv], ...] = (ResourceGatheringVecEnv, VelocityVecEnv)
 
@@ -87,7 +90,8 @@ def make_represented_vec_env(
     :raises ValueError: if the environment cannot be made again, or copies would lack what it has (attributes that were set on
         it, statistics, files: :class:`CopiesDifferError`), or a number is out of its range
     """
-    count = integer("k", k, minimum=1) if n_envs is None else integer("n_envs", n_envs, minimum=1)
+    name, count = ("k", k) if n_envs is None else ("n_envs", n_envs)
+    count = integer(name, count, minimum=1, maximum=MOST_ENVS)
     maker: str | Callable[..., gym.Env]
     if isinstance(env_id_or_env, str) or not isinstance(env_id_or_env, (gym.Env, VecEnv)):
         maker = env_id_or_env

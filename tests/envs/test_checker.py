@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -292,3 +296,127 @@ def test_attributes_of_wrappers_are_found():
             return observation, scalar_reward(info[REWARD_VECTOR]), terminated, truncated, info
 
     silent(Outer(HopperVelocityEnv()))
+
+
+class NoSeed(GoodEnv):
+    def reset(self):
+        return GoodEnv.reset(self)
+
+
+class NeedsASeed(GoodEnv):
+    def reset(self, seed, options):
+        return GoodEnv.reset(self, seed=seed)
+
+
+def resets_to(value):
+    return type("ResetsTo", (GoodEnv,), {"reset": lambda self, **_: (GoodEnv.reset(self, **_), value)[1]})()
+
+
+def steps_to(change):
+    """An env whose step returns what a function makes of the right values."""
+    return type("StepsTo", (GoodEnv,), {"step": lambda self, action: change(*GoodEnv.step(self, action))})()
+
+
+FIRST = np.zeros(1, dtype=np.float32)
+
+MISTAKES = [
+    (NoSeed(), r"reset\(seed=0\) fails .*seed.*write it as def reset\(self, \*, seed=None, options=None\)"),
+    (NeedsASeed(), "fails .*write it as def reset"),
+    (resets_to(FIRST), r"reset\(seed=0\) returned one value of type ndarray; return two values"),
+    (resets_to(None), r"reset\(seed=0\) returned None; return two values"),
+    (resets_to((FIRST, {}, 3)), "returned 3 values; return two values"),
+    (resets_to((FIRST, None)), "returned an info of type NoneType; return a dict"),
+    (resets_to(([0.0], {})), "observation of reset.* is of type list, make it a numpy array"),
+    (resets_to((np.zeros(2, np.float32), {})), r"it has shape \(2,\), make it \(1,\)"),
+    (resets_to((np.zeros(1), {})), "it is of dtype float64, make it float32"),
+    (resets_to((np.full(1, 9, np.float32), {})), r"entry \[0\] is 9.0, outside of \[0.0, 5.0\]"),
+    (resets_to((np.full(1, np.nan, np.float32), {})), r"entry \[0\] is nan, outside of"),
+    (resets_to((None, {})), "is of type NoneType"),
+    (steps_to(lambda o, r, t, c, i: (o, r, t, i)), r"step\(\) at step 0 returned 4 values; return five values"),
+    (steps_to(lambda o, r, t, c, i: None), r"step\(\) at step 0 returned None; return five values"),
+    (steps_to(lambda o, r, t, c, i: (o, r, 0.0, c, i)), "terminated at step 0 is 0.0 of type float; make it True or False"),
+    (steps_to(lambda o, r, t, c, i: (o, r, t, None, i)), "truncated at step 0 is None"),
+    (steps_to(lambda o, r, t, c, i: (o, r, t, c, None)), "info at step 0 is of type NoneType; make it a dict"),
+    (steps_to(lambda o, r, t, c, i: (o, None, t, c, i)), "scalar reward at step 0 is of type NoneType"),
+    (steps_to(lambda o, r, t, c, i: (o + 6, r, t, c, i)), r"observation at step 0 .*entry \[0\] is 7.0"),
+    (
+        steps_to(lambda o, r, t, c, i: (o, 7.0, t, c, {REWARD_VECTOR: np.full(3, np.nan, np.float32)})),
+        "is not finite for agents",
+    ),
+]
+
+
+@pytest.mark.parametrize(("env", "message"), MISTAKES)
+def test_common_mistakes_have_a_sentence_each(env, message):
+    refused(env, message)
+
+
+def test_number_of_agents_changes_while_it_plays():
+    class Growing(GoodEnv):
+        def step(self, action):
+            self.n_agents = 3 + (self.count > 2)
+            return super().step(action)
+
+    refused(Growing(), "n_agents was 3 and is 4 after the episode that ended at step 4; agents are fixed")
+    refused(Growing(), "n_agents was 3 and is 4 after 4 steps", n_steps=4, warn=False)
+
+
+def test_errors_within_reset_are_not_blamed_on_its_arguments():
+    class Broken(GoodEnv):
+        def reset(self, *, seed=None, options=None):
+            return len(3)
+
+    with pytest.raises(TypeError, match="has no len"):
+        check_represented_env(Broken())
+
+
+def test_keys_of_observations():
+    class Dicts(GoodEnv):
+        observation_space = spaces.Dict({"x": GoodEnv.observation_space, "n": spaces.Discrete(6)})
+
+        def reset(self, **kwargs):
+            observation, info = super().reset(**kwargs)
+            return {"x": observation, **self.more}, info
+
+        def step(self, action):
+            observation, *rest = super().step(action)
+            return {"x": observation, **self.more}, *rest
+
+    silent(variant(Dicts, more={"n": 2}))
+    refused(variant(Dicts, more={}), r"keys \['n'\] are missing")
+    refused(variant(Dicts, more={"n": 6}), r"keys \['n'\]")
+    refused(variant(Dicts, more={"n": 2, "m": 3}), r"keys \['m'\]")
+
+
+def test_spaces_that_cannot_be_used():
+    refused(variant(action_space=spaces.Discrete(2, start=1)), r"action space is Discrete\(2, start=1\), it starts at 1")
+    refused(variant(observation_space=spaces.Tuple([spaces.Discrete(2)])), "a Tuple cannot be used")
+    refused(type("Spaceless", (GoodEnv,), {"action_space": None})(), "a NoneType cannot be used")
+
+
+def test_checks_are_made_without_assert_statements():
+    code = """
+import pathlib, sys, types
+# The package without what else it holds, which takes a while to import
+sys.modules["sb3_rmdp"] = package = types.ModuleType("sb3_rmdp")
+package.__path__ = [str(pathlib.Path("sb3_rmdp").resolve())]
+from tests.envs.test_checker import MISTAKES
+from sb3_rmdp.envs import check_represented_env
+for env, message in MISTAKES:
+    try:
+        check_represented_env(env)
+    except AssertionError:
+        continue
+    print("passed", type(env).__name__, message)
+print("optimized", not __debug__)
+"""
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-O", "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (done.stdout, done.returncode) == ("optimized True\n", 0), done.stderr

@@ -336,3 +336,21 @@ def test_sweeps_of_this_repository_can_be_read() -> None:
     files = sorted((Path(__file__).parents[2] / "benchmarks" / "sweeps").glob("*.yml"))
     names = {read_sweep(file).name for file in files}
     assert len(names) == len(files) > 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (dict(seeds=1_000_000_000), "seeds: 1000000000 of them would make 1000000000 runs, and a sweep has at most 100000"),
+        (dict(seeds=10**30), "seeds: 1000000000000000000000000000000 is no whole number of at least 1 and at most 4294967295"),
+        (dict(seeds=60_000, algorithms=["em", "random"]), "would make 120000 runs"),
+        (
+            dict(hyperparams={"envs_per_policy": 10**9}),
+            "envs_per_policy: 1000000000 is no whole number of at least 1 and at most 65536",
+        ),
+    ],
+)
+def test_sweeps_without_end_are_refused_at_once(keys: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        sweep(tmp_path, **keys)
+    assert said in str(error.value)

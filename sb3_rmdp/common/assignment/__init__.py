@@ -7,9 +7,9 @@ To add one: a file with a subclass of :class:`Assignment` in this folder, and a 
 from __future__ import annotations
 
 import importlib
-import inspect
 from typing import Any
 
+from sb3_rmdp.common.arguments import check_keywords, keyword_names, most_alike, shown
 from sb3_rmdp.common.assignment.base import Assignment, HardAssignment
 from sb3_rmdp.common.assignment.clustering import ClusteringAssignment
 from sb3_rmdp.common.assignment.em import EMAssignment
@@ -30,6 +30,9 @@ ASSIGNMENTS: dict[str, type[Assignment]] = {
 #: Name of the one that models have unless they are told otherwise
 DEFAULT_ASSIGNMENT = "episodes"
 
+#: Arguments of assignments that the model gives them
+NOT_KEYWORDS = ("n_agents", "k", "seed")
+
 __all__ = [
     "ASSIGNMENTS",
     "DEFAULT_ASSIGNMENT",
@@ -42,6 +45,7 @@ __all__ = [
     "HardAssignment",
     "RandomAssignment",
     "assignment_class",
+    "check_assignment_keywords",
     "make_assignment",
 ]
 
@@ -63,7 +67,21 @@ def assignment_class(method: str | type[Assignment]) -> type[Assignment]:
         return ASSIGNMENTS[method]
     if isinstance(known, type) and issubclass(known, Assignment):
         return known
-    raise ValueError(f"assignment={method!r} is unknown: choose one of {sorted(ASSIGNMENTS)} or a subclass of Assignment")
+    alike = most_alike(method, ASSIGNMENTS) if isinstance(method, str) else None
+    meant = f", did you mean {alike!r}?" if alike else ""
+    raise ValueError(
+        f"assignment={shown(method)} is unknown: choose one of {sorted(ASSIGNMENTS)} or a subclass of Assignment{meant}"
+    )
+
+
+def check_assignment_keywords(method: str | type[Assignment], kwargs: dict[str, Any] | None) -> None:
+    """
+    :param method: see :func:`assignment_class`
+    :param kwargs: ``assignment_kwargs`` of a model
+    :raises ValueError: if the method or the name of an argument is unknown
+    """
+    cls = assignment_class(method)
+    check_keywords("assignment_kwargs", kwargs, keyword_names(cls, NOT_KEYWORDS), cls.__name__)
 
 
 def make_assignment(
@@ -77,9 +95,8 @@ def make_assignment(
     :param kwargs: the method's own arguments
     :raises ValueError: if the method or one of its arguments is unknown or wrong
     """
-    cls = assignment_class(method)
-    known = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "n_agents", "k", "seed")]
-    unknown = sorted(set(kwargs or {}) - set(known))
-    if unknown:
-        raise ValueError(f"assignment_kwargs has {unknown}, which {cls.__name__} does not know: it takes {known}")
-    return cls(n_agents, k, seed=seed, **(kwargs or {}))
+    check_assignment_keywords(method, kwargs)
+    try:
+        return assignment_class(method)(n_agents, k, seed=seed, **(kwargs or {}))
+    except ValueError as error:
+        raise ValueError(f"assignment_kwargs: {error}") from error

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch as th
 
+from sb3_rmdp.common.arguments import Count, Number
 from sb3_rmdp.common.assignment.base import HardAssignment
 
 #: Agents up to which K-means looks at all of them at every step
@@ -27,6 +28,7 @@ class ClusteringAssignment(HardAssignment):
 
     :param universal_fraction: share of the training spent on the universal policy, in (0, 1)
     :param n_samples: number of steps at which rewards are sampled, at most
+    :raises ValueError: if an argument is wrong
     """
 
     takes_features: ClassVar[bool] = True
@@ -35,12 +37,8 @@ class ClusteringAssignment(HardAssignment):
 
     def __init__(self, n_agents: int, k: int, seed: int | None = None, universal_fraction: float = 0.5, n_samples: int = 2048):
         super().__init__(n_agents, k, seed)
-        if not 0.0 < universal_fraction < 1.0:
-            raise ValueError(f"universal_fraction={universal_fraction} is a share of the training: choose it from (0, 1)")
-        if n_samples < 1:
-            raise ValueError(f"n_samples={n_samples} counts sampled steps: choose 1 or more")
-        self.universal_fraction = universal_fraction
-        self.n_samples = n_samples
+        self.universal_fraction = Number(0, 1, above=True, below=True).check("universal_fraction", universal_fraction)
+        self.n_samples = Count().check("n_samples", n_samples)
         self.register_buffer("clustered", th.zeros((), dtype=th.bool))
         self._samples = np.zeros((0, 0), dtype=np.float32)
 

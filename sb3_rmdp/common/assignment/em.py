@@ -8,7 +8,11 @@ import numpy as np
 import torch as th
 
 from sb3_rmdp.common.agent_weights import AgentWeights
+from sb3_rmdp.common.arguments import Count, Number
 from sb3_rmdp.common.assignment.base import HardAssignment
+
+#: Weight of the newest rollout in a moving average
+MIXING = Number(0, 1, above=True)
 
 
 class EMAssignment(HardAssignment):
@@ -28,6 +32,7 @@ class EMAssignment(HardAssignment):
     :param mixing: weight lambda of the newest rollout in (0, 1], eq. 10
     :param warm_start: rollouts before the first reassignment; there is none either before every representative has
         finished an episode
+    :raises ValueError: if an argument is wrong
     """
 
     takes_features: ClassVar[bool] = True
@@ -38,12 +43,8 @@ class EMAssignment(HardAssignment):
 
     def __init__(self, n_agents: int, k: int, seed: int | None = None, mixing: float = 0.05, warm_start: int = 5):
         super().__init__(n_agents, k, seed)
-        if not 0.0 < mixing <= 1.0:
-            raise ValueError(f"mixing={mixing} is the weight of the newest rollout: choose it from (0, 1]")
-        if warm_start < 0:
-            raise ValueError(f"warm_start={warm_start} counts rollouts: choose 0 or more")
-        self.mixing = mixing
-        self.warm_start = warm_start
+        self.mixing = MIXING.check("mixing", mixing)
+        self.warm_start = Count(0).check("warm_start", warm_start)
         self.register_buffer("q_table", th.zeros(n_agents, k, dtype=th.float64))
         self.register_buffer("q_weight", th.zeros(k, dtype=th.float64))
         self.register_buffer("n_updates", th.zeros((), dtype=th.int64))

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch as th
 from torch import nn
 
+from sb3_rmdp.common.arguments import LARGEST_COEFFICIENT, Flag, Number
 from sb3_rmdp.common.assignment.base import Assignment
 from sb3_rmdp.common.losses import block_means, clipped_slope
 
@@ -23,6 +24,7 @@ class EndToEndAssignment(Assignment):
     :param centred: centre the advantages as the code that accompanies the paper does
     :param init_std: standard deviation of the initial logits. Equal logits are a saddle point: all representatives would
         have the same objective.
+    :raises ValueError: if an argument is wrong
     """
 
     needs_agent_advantages: ClassVar[bool] = True
@@ -38,11 +40,9 @@ class EndToEndAssignment(Assignment):
         init_std: float = 0.1,
     ):
         super().__init__(n_agents, k, seed)
-        if learning_rate <= 0.0:
-            raise ValueError(f"learning_rate={learning_rate} of the assignment must be positive")
-        if init_std < 0.0:
-            raise ValueError(f"init_std={init_std} is a standard deviation: choose 0 or more")
-        self.centred = centred
+        learning_rate = Number(0, 100, above=True).check("learning_rate", learning_rate)
+        init_std = Number(0, LARGEST_COEFFICIENT).check("init_std", init_std)
+        self.centred = Flag().check("centred", centred)
         generator = th.Generator()
         if seed is None:
             generator.seed()

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.archive import Archive, Episode, best_places, cosines
+from sb3_rmdp.common.arguments import Count, Number
 from sb3_rmdp.common.assignment.em import EMAssignment, fill_empty_groups, greedy_representatives
 from sb3_rmdp.common.facility_location import searches, swap_gains, total
 from sb3_rmdp.common.pace import ByHeart, ByPractice, Pace
@@ -26,6 +27,12 @@ NOTHING = 1e-7
 
 #: Gain, as a share, from which on a representative learns by itself
 PROGRESS = 0.003
+
+#: What shares may be
+SHARE = Number(0, 1)
+
+#: Searches and detours after a rollout, at most: each takes its time
+MANY = 100_000
 
 #: Share of what its episode paid that a representative has to reach in time, or the episode was luck
 REACHED = 0.9
@@ -73,6 +80,7 @@ class EpisodeAssignment(EMAssignment):
         actions are countable; 0: none
     :param sideways: rollouts without a gain after which one that imitates goes over to another episode that is worth as much,
         where actions are countable; 0: never
+    :raises ValueError: if an argument is wrong
     """
 
     takes_features: ClassVar[bool] = True
@@ -95,18 +103,15 @@ class EpisodeAssignment(EMAssignment):
         sideways: int = 3,
     ):
         super().__init__(n_agents, k, seed, mixing, warm_start)
-        counts = dict(stagnation=stagnation, restarts=restarts, detours=detours, sideways=sideways)
-        for least, named in ((1, dict(archive_size=archive_size, patience=patience)), (0, counts)):
-            for name, count in named.items():
-                if count < least:
-                    raise ValueError(f"{name}={count}: choose {least} or more")
-        for name, share in (("move_cost", move_cost), ("exploration", exploration)):
-            if not 0.0 <= share <= 1.0:
-                raise ValueError(f"{name}={share} is a share: choose it from 0 to 1")
-        self.patience, self.move_cost, self.exploration, self.stagnation = patience, move_cost, exploration, stagnation
-        self.restarts, self.detours, self.sideways = restarts, detours, sideways
+        self.patience = Count().check("patience", patience)
+        self.move_cost = SHARE.check("move_cost", move_cost)
+        self.exploration = SHARE.check("exploration", exploration)
+        self.stagnation = Count(0).check("stagnation", stagnation)
+        self.restarts = Count(0, MANY).check("restarts", restarts)
+        self.detours = Count(0, MANY).check("detours", detours)
+        self.sideways = Count(0).check("sideways", sideways)
         self._random = np.random.default_rng(seed)
-        self.archive = Archive(archive_size)
+        self.archive = Archive(Count().check("archive_size", archive_size))
         #: Episodes that representatives aim at; ``None`` for one that is judged by what it does
         self.aims: list[Episode | None] = [None] * k
         #: Rollouts that a representative still has to reach a far place

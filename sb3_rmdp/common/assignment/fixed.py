@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch as th
 
+from sb3_rmdp.common.arguments import refusal, shown
 from sb3_rmdp.common.assignment.base import HardAssignment
 
 
@@ -41,11 +42,15 @@ def check_representatives(representatives: Sequence[int] | np.ndarray, n_agents:
     :return: int64 array (n_agents,)
     :raises ValueError: naming what is wrong
     """
-    array = np.asarray(representatives)
+    try:
+        array = np.asarray(representatives)
+    except (ValueError, TypeError):
+        raise refusal("representatives", representatives, f"give {n_agents} integers in [0, {k})") from None
     if array.shape != (n_agents,):
-        raise ValueError(f"representatives has shape {array.shape}: give one representative per agent, shape ({n_agents},)")
+        why = f"give one representative per agent, shape ({n_agents},)"
+        raise ValueError(f"representatives={shown(representatives)} has shape {array.shape}: {why}")
     if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"representatives has dtype {array.dtype}: give integers in [0, {k})")
+        raise ValueError(f"representatives={shown(representatives)} has dtype {array.dtype}: give integers in [0, {k})")
     wrong = array[(array < 0) | (array >= k)]
     if wrong.size:
         raise ValueError(f"representatives contains {wrong[0]}: with k={k} representatives are numbered 0 to {k - 1}")
