@@ -20,6 +20,7 @@ from sb3_rmdp.approval.provenance import Provenance, provenance
 from sb3_rmdp.approval.stress import StressCase
 from sb3_rmdp.common.evaluation import WelfareEvaluation, evaluate_welfare
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
+from sb3_rmdp.common.random_numbers import apart_from_training
 from sb3_rmdp.common.report import as_dict, best_representative, own_utility, worst_off
 from sb3_rmdp.common.seeds import seed_evaluation
 
@@ -162,6 +163,7 @@ class Findings:
         return content
 
 
+@apart_from_training
 def collect_findings(
     model: RepresentedOnPolicyAlgorithm,
     env: VecEnv,

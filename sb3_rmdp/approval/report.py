@@ -18,12 +18,14 @@ from sb3_rmdp.common.evaluation import as_vec_env
 from sb3_rmdp.common.files import model_file
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_no_reward_normalization, check_same_population, population_of
+from sb3_rmdp.common.random_numbers import apart_from_training
 from sb3_rmdp.common.report import save_text, to_json
 from sb3_rmdp.common.whole_files import check_target
 from sb3_rmdp.represented_ppo import RepresentedPPO
 from sb3_rmdp.vec_env import represented_vec_env
 
 
+@apart_from_training
 def write_report(
     model: RepresentedOnPolicyAlgorithm | str | Path,
     env: GymEnv | str,

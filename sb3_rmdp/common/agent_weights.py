@@ -20,7 +20,8 @@ class AgentWeights:
 
     :param n_agents: number of agents n
     :param weights: (n_agents, size), float32; ``None`` if the numbers are the agents' own
-    :param size: number of numbers, where weights are not at hand: in a model that was loaded without its environment
+    :param size: number of features, where weights are not at hand: in a model that was loaded without its environment;
+        ``None`` if the numbers are the agents' own
     :param units: (size,) what the numbers are told in multiples of one over, if not in ones; see :meth:`balanced`
     """
 
@@ -33,7 +34,8 @@ class AgentWeights:
     ):
         self.n_agents = n_agents
         self.size = weights.shape[1] if weights is not None else size or n_agents
-        self.factored = weights is not None or self.size != n_agents
+        # There may be as many features as agents
+        self.factored = weights is not None or size is not None
         self._weights = weights
         self.units = units
         self._mean_square: th.Tensor | None = None

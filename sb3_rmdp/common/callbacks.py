@@ -137,7 +137,11 @@ class KeepBestCallback(BaseCallback):
 
     Welfare goes up and down where something fails seldom, and a training may end in the midst of failures. Nothing is
     evaluated for it: what counts is the mean over the last rollouts of what agents had in them, while policies explore, so
-    that a single lucky rollout is not kept; or of ``welfare/value``, where the model has another welfare than the mean.
+    that a single lucky rollout is not kept; or of ``welfare/value``, where the model has another welfare than the mean. The
+    episodes of a representative in these rollouts count alike: a rollout in which it fails three times counts three times as
+    much as one in which it finishes a single long episode.
+
+    The largest of many such means is biased upwards: evaluate what was kept.
 
     Optimizers, schedules and running statistics of a ``VecNormalize`` stay as they are at the end. A training that goes on
     begins with what was kept.
@@ -155,7 +159,8 @@ class KeepBestCallback(BaseCallback):
         self._reset()
 
     def _reset(self) -> None:
-        self._last: deque[float] = deque(maxlen=self.window)
+        #: Welfare of the last rollouts, what each representative adds to it, and its episodes, (k,) each
+        self._last: deque[tuple[float, np.ndarray, np.ndarray]] = deque(maxlen=self.window)
         self._kept: tuple[dict[str, Any], dict[str, Any]] | None = None
         #: The largest mean, which is too high (the maximum of noisy ones), and the timesteps after which it was reached
         self.best_mean_welfare, self.best_timesteps = -math.inf, 0
@@ -169,10 +174,14 @@ class KeepBestCallback(BaseCallback):
     def _on_rollout_end(self) -> None:
         logged = self.logger.name_to_value
         welfare = logged.get("welfare/value", logged.get("rollout/social_welfare"))
-        if welfare is None:
+        if welfare is None or not math.isfinite(welfare):
             return
-        self._last.append(float(welfare))
-        mean = sum(self._last) / self.window
+        tracker = self.model._return_tracker
+        assert tracker is not None
+        # Welfare that is no mean has its own averages, which count episodes already
+        counts = np.zeros_like(tracker.counts) if "welfare/value" in logged else tracker.counts
+        self._last.append((float(welfare), tracker.shares, counts))
+        mean = _mean_welfare(list(self._last))
         if len(self._last) == self.window and mean > self.best_mean_welfare:
             self.best_mean_welfare, self.best_timesteps = mean, self.num_timesteps
             # The policies that this rollout is of: the update comes later
@@ -203,9 +212,22 @@ class KeepBestCallback(BaseCallback):
         self._go_back(self.model)
         if self.verbose >= 1:
             print(
-                f"Back to what was best, a welfare of {self.best_mean_welfare:.2f} after {self.best_timesteps} timesteps: the "
-                f"highest of all means over {self.window} rollouts, and so too high; evaluate the model anew"
+                f"Back to what was best, a welfare of {self.best_mean_welfare:.2f} after {self.best_timesteps} timesteps "
+                f"(biased upwards: the largest of many means over {self.window} rollouts)"
             )
+
+
+def _mean_welfare(rollouts: list[tuple[float, np.ndarray, np.ndarray]]) -> float:
+    """
+    :param rollouts: welfare of each, what representatives add to it, and the episodes that they finished, (k,) each
+    :return: the mean of welfare, in which all episodes of a representative count alike
+    """
+    welfare, shares, counts = (np.array(part) for part in zip(*rollouts, strict=True))
+    totals = counts.sum(axis=0)
+    weights = np.divide(counts, totals, out=np.full(counts.shape, 1.0 / len(rollouts)), where=totals > 0)
+    # Where all rollouts have as many episodes nothing is added, and nothing is rounded
+    moved = (weights - 1.0 / len(rollouts)) * np.where(weights == 1.0 / len(rollouts), 0.0, shares)
+    return float(sum(welfare.tolist()) / len(rollouts) + moved.sum())
 
 
 class WelfareProgressBarCallback(ProgressBarCallback):

@@ -25,6 +25,7 @@ from sb3_rmdp.common.population import (
     reward_key,
     reward_vectors,
 )
+from sb3_rmdp.common.random_numbers import apart_from_training
 from sb3_rmdp.common.welfare import Nash, gini_coefficient
 from sb3_rmdp.vec_env.episodes import EpisodeLengths, time_limit
 
@@ -167,6 +168,7 @@ def half_error(n_episodes: int) -> float:
     return float(np.sqrt(n_episodes / (n_episodes // 2)))
 
 
+@apart_from_training
 def evaluate_welfare(
     model: RepresentedOnPolicyAlgorithm,
     env: GymEnv,
@@ -178,7 +180,8 @@ def evaluate_welfare(
     Let every representative act for a number of episodes and score all agents in each of them.
 
     Which episodes count is settled before they begin, so that short ones are not favoured. Statistics of a VecNormalize
-    are not updated. Sampled actions of gSDE have new noise in every episode.
+    are not updated. Sampled actions of gSDE have new noise in every episode. Called in a training, by a callback, it leaves
+    the random numbers of the training alone.
 
     :param model: the model
     :param env: an environment, or a vec env of any size, with the agents of the model; not seeded here, see

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.arguments import refusal, shown
-from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment, make_assignment
+from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment, assignment_class, make_assignment
 from sb3_rmdp.common.attributes import cannot_learn
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.collection import RolloutCollection
@@ -88,6 +88,7 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
             checked = check_arguments({"policy": policy, "verbose": verbose, **own, **kwargs}, self.policy_aliases)
             verbose, own = checked["verbose"], {name: checked[name] for name in own}
             kwargs = {name: checked[name] for name in kwargs}
+            check_critic_rank(own["critic_rank"], own["assignment"])
             env = represented_vec_env(looked_at(env, own["k"]), own["k"], verbose)
             check_exploration(kwargs.get("use_sde", False), env.action_space)
         self.k = int(own["k"] or 0)
@@ -184,6 +185,7 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
             raise ValueError("there is no environment to learn in: pass one to load(path, env=...) or to set_env(env)")
         if self._left_out:
             raise ValueError(cannot_learn(list(self._left_out)))
+        check_critic_rank(self.critic_rank, self.assignment_method)
         self.check_vec_normalize(self.env)
         self.trained_under_vec_normalize = normalizes_observations(self.env)
         # A loaded model has no tracker: the environments it was saved with are not those it goes on in
@@ -275,3 +277,16 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
 
 def _said(error: BaseException) -> str:
     return f"fails: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def check_critic_rank(critic_rank: int | None, assignment: str | type[Assignment]) -> None:
+    """
+    :param critic_rank: of a model
+    :param assignment: name or class of its assignment
+    :raises ValueError: if the assignment learns from advantages of every agent, which a critic of few values does not know
+    """
+    if critic_rank is not None and assignment_class(assignment).needs_agent_advantages:
+        raise ValueError(
+            f"critic_rank={critic_rank} with assignment={assignment!r}: it learns by gradient from the advantages of every "
+            "agent, and would see only what few values say of them; leave critic_rank out, or choose 'em' or 'episodes'"
+        )

@@ -30,6 +30,7 @@ from sb3_rmdp.common.predict_input import (
     read_observation,
     turns_of,
 )
+from sb3_rmdp.common.serving import evaluating, own_distribution
 from sb3_rmdp.common.turns import first_representatives, next_representatives
 
 
@@ -153,7 +154,6 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
     """
 
     mlp_extractor: ConditionedMlpExtractor
-    _predicting: th.Tensor | None = None
 
     def __init__(
         self,
@@ -252,15 +252,16 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
 
     def _get_action_dist_from_latent(self, latent_pi: th.Tensor, representatives: th.Tensor | None = None) -> Distribution:
         mean_actions = self.action_net(latent_pi, representatives)
+        distribution = own_distribution(self.action_dist)
         if not hasattr(self, "log_std"):
-            return self.action_dist.proba_distribution(action_logits=mean_actions)
+            return distribution.proba_distribution(action_logits=mean_actions)
         if representatives is None:
             representatives = th.arange(self.k, device=latent_pi.device).repeat_interleave(len(latent_pi) // self.k)
-        if isinstance(self.action_dist, StateDependentNoiseDistribution):
+        if isinstance(distribution, StateDependentNoiseDistribution):
             slots = th.zeros(len(latent_pi), self.k, latent_pi.shape[1], device=latent_pi.device, dtype=latent_pi.dtype)
             slots[th.arange(len(latent_pi), device=latent_pi.device), representatives] = latent_pi
-            return self.action_dist.proba_distribution(mean_actions, self.log_std, slots.flatten(1))
-        return self.action_dist.proba_distribution(mean_actions, self.log_std[representatives])
+            return distribution.proba_distribution(mean_actions, self.log_std, slots.flatten(1))
+        return distribution.proba_distribution(mean_actions, self.log_std[representatives])
 
     def get_distribution(self, obs: PyTorchObs, representatives: th.Tensor | None = None) -> Distribution:
         """
@@ -323,9 +324,10 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         distribution = self._get_action_dist_from_latent(latent_pi, representatives)
         return values, distribution.log_prob(check_actions(actions, self.action_space, len(values))), distribution.entropy()
 
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        # `predict` of the parent comes here without a word about representatives: see `predict`
-        return self.act(observation, self._predicting, deterministic)
+    def _predict(
+        self, observation: PyTorchObs, deterministic: bool = False, representatives: th.Tensor | None = None
+    ) -> th.Tensor:
+        return self.act(observation, representatives, deterministic)
 
     def predict(
         self,
@@ -336,7 +338,8 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         representative: int | np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        The action for an observation, or for a batch of them, one per env.
+        The action for an observation, or for a batch of them, one per env. Threads may call it at the same time, also while
+        another one trains: nothing is kept from one call to the next.
 
         :param observation: (*observation shape) or (n_envs, *observation shape)
         :param state: who acts now, as returned by the last call: a tuple of one int64 array (n_envs,)
@@ -359,9 +362,20 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
             acting, starts = turns_of(state, episode_start, n_envs, self.k)
             if starts is not None:
                 acting = np.where(starts, next_representatives(acting, n_envs, self.k), acting)
-        self._predicting = th.as_tensor(acting.copy(), dtype=th.int64, device=self.device)
-        actions, _ = super().predict(observation, state, episode_start, deterministic)
-        return actions, (acting,)
+        representatives = th.as_tensor(acting.copy(), dtype=th.int64, device=self.device)
+        with th.no_grad():
+            chosen = evaluating(self)._predict(obs_tensor, deterministic, representatives)
+        actions = self._for_environment(chosen.cpu().numpy())
+        return (actions if vectorized else actions.squeeze(axis=0)), (acting,)
+
+    def _for_environment(self, actions: np.ndarray) -> np.ndarray:
+        """Actions (batch, *action shape) within the bounds of their space."""
+        actions = actions.reshape((-1, *(self.action_space.shape or ())))
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.squash_output:
+            return self.unscale_action(actions)
+        return np.clip(actions, self.action_space.low, self.action_space.high)
 
 
 class RepresentedActorCriticCnnPolicy(RepresentedActorCriticPolicy):

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.utils import set_random_seed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: ``depth``: how many calls of ``learn`` this thread is in
+_trainings = threading.local()
 
 
 @contextlib.contextmanager
@@ -20,3 +30,35 @@ def same_random_numbers_after() -> Iterator[None]:
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])
+
+
+@contextlib.contextmanager
+def training() -> Iterator[None]:
+    """While this lasts, functions that are :func:`apart_from_training` leave random numbers as they are."""
+    _trainings.depth = getattr(_trainings, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _trainings.depth -= 1
+
+
+@contextlib.contextmanager
+def other_random_numbers() -> Iterator[None]:
+    """Draws in here neither change those that come after nor repeat them: they begin with a seed drawn from these."""
+    with same_random_numbers_after():
+        set_random_seed(int(th.randint(2**31, ())))
+        yield
+
+
+def apart_from_training(function: Callable[P, T]) -> Callable[P, T]:
+    """
+    :param function: one that lets policies act, be it in a callback
+    :return: the same; called in a training, it leaves the training's random numbers alone
+    """
+
+    @functools.wraps(function)
+    def apart(*args: P.args, **kwargs: P.kwargs) -> T:
+        with other_random_numbers() if getattr(_trainings, "depth", 0) else contextlib.nullcontext():
+            return function(*args, **kwargs)
+
+    return apart

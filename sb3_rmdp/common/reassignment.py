@@ -35,11 +35,12 @@ def reassign(assignment: Assignment, tracker: ReturnTracker, progress: float, we
         lessons = assignment.lessons()
         logs["assignment/lessons"] = len(lessons)
         logs["assignment/moves"] = sum(lesson.new for lesson in lessons)
-    served = _served(assignment, probabilities, tracker.utilities())
+    served, tracker.shares = _served(assignment, probabilities, tracker.utilities())
     if np.isfinite(served).all():
         logs["rollout/social_welfare"] = float(served.mean())
         logs["rollout/welfare_min"] = float(served.min())
-    welfare.observe(served)
+    if not welfare.is_plain:
+        welfare.observe(*_weighed(assignment, probabilities, tracker, served))
     weights = welfare.weights()
     if weights is None:
         assignment.importance = None
@@ -52,17 +53,38 @@ def reassign(assignment: Assignment, tracker: ReturnTracker, progress: float, we
     return logs
 
 
-def _served(assignment: Assignment, probabilities: np.ndarray, utilities: np.ndarray) -> np.ndarray:
+def _served(assignment: Assignment, probabilities: np.ndarray, utilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     :param assignment: connected to the environment's rewards
     :param probabilities: its probabilities (n_agents, k)
     :param utilities: mean returns (size, k)
-    :return: what agents have under the assignment, (n_agents,)
+    :return: what agents have under the assignment, (n_agents,), and what each representative adds to their mean, (k,)
     """
-    weights, served = assignment.reward_weights, np.empty(assignment.n_agents)
+    weights, served, shares = assignment.reward_weights, np.empty(assignment.n_agents), np.zeros(assignment.k)
     columns = th.as_tensor(utilities)
     for agents in weights.blocks():
-        of_agents, shares = weights.of_agents(columns, agents).numpy(), probabilities[agents]
+        of_agents, probable = weights.of_agents(columns, agents).numpy(), probabilities[agents]
         # A representative that has not finished an episode yet (nan) is no matter to agents it does not serve
-        served[agents] = np.where(shares > 0, shares * of_agents, 0.0).sum(axis=1)
-    return served
+        parts = np.where(probable > 0, probable * of_agents, 0.0)
+        served[agents] = parts.sum(axis=1)
+        shares += parts.sum(axis=0) / assignment.n_agents
+    return served, shares
+
+
+def _weighed(
+    assignment: Assignment, probabilities: np.ndarray, tracker: ReturnTracker, served: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param assignment: connected to the environment's rewards
+    :param probabilities: its probabilities (n_agents, k)
+    :param tracker: when the rollout is complete
+    :param served: what agents have under the assignment, (n_agents,)
+    :return: the same with representatives in proportion to what the rollout counts for them, and what it counts for each
+        agent, (n_agents,); agents of representatives without an episode in it keep what they have, and a weight of 0
+    """
+    counts = probabilities @ tracker.weights
+    if (tracker.weights == 1.0).all():
+        return served, counts
+    told = tracker.means.numpy().T.astype(np.float64)
+    of_rollout, _ = _served(assignment, probabilities * tracker.weights.astype(np.float32), told)
+    return np.divide(of_rollout, counts, out=served.copy(), where=counts > 0), counts

@@ -1,9 +1,32 @@
-"""Returns while episodes run, and what was last seen of each representative."""
+"""Returns while episodes run, what was last seen of each representative, and what a rollout counts in moving averages."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch as th
+
+#: Weight of the newest rollout in the usual number of episodes
+USUAL_MIXING = 0.3
+
+
+def rollout_weights(counts: th.Tensor, usual: th.Tensor) -> th.Tensor:
+    """
+    What the mean return of a rollout counts in a moving average over rollouts: its number of episodes, in proportion to the
+    usual number. If all rollouts counted alike, returns of short episodes, of which many end in some rollouts and none in
+    others, would be underrated: whoever fails early would seem better than it is.
+
+    The usual number is that of the rollouts before, so that it does not depend on how the episodes of this one went; and it
+    follows soon, or policies that have learned not to fail would be judged by their many failures for long.
+
+    :param counts: episodes that each representative finished in a rollout, (k,)
+    :param usual: usual numbers, float64 (k,), 0 where there is none yet; they are brought up to date
+    :return: float64 (k,): 1 for the usual number and for the first rollout, 0 for one without episodes
+    """
+    counts = counts.to(usual)
+    finished = counts > 0
+    before = th.where(usual > 0, usual, counts)
+    usual.copy_(th.where(finished, before + USUAL_MIXING * (counts - before), usual))
+    return th.where(finished, counts / before.clamp(min=1.0), 0.0)
 
 
 class ReturnTracker:
@@ -23,6 +46,12 @@ class ReturnTracker:
         self._running = np.zeros((n_envs, n_rewards))
         self._sums = np.zeros((k, n_rewards))
         self._counts = np.zeros(k, dtype=np.int64)
+        #: Usual number of episodes in a rollout, (k,), 0 before any
+        self.usual = th.zeros(k, dtype=th.float64)
+        #: Episodes of each representative in the rollout of the last call of :meth:`utilities`, and what that rollout counts
+        self.counts, self.weights = np.zeros(k, dtype=np.int64), np.zeros(k)
+        #: What each representative adds to the welfare of that rollout, (k,), which is their sum
+        self.shares = np.full(k, np.nan)
         #: Mean returns last seen of each representative, nan before any: float32, so that none of it is lost in a file
         self.means = th.full((k, n_rewards), th.nan) if means is None else means
 
@@ -53,6 +82,8 @@ class ReturnTracker:
         """
         seen = np.flatnonzero(self._counts)
         self.means[seen] = th.from_numpy(self._sums[seen] / self._counts[seen, None]).float()
+        self.weights = rollout_weights(th.from_numpy(self._counts), self.usual).numpy()
+        self.counts = self._counts.copy()
         self._sums[:] = 0.0
         self._counts[:] = 0
         return self.means.numpy().T.astype(np.float64)

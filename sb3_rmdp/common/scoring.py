@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EventCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_rmdp.common.random_numbers import other_random_numbers
 from sb3_rmdp.vec_env import WelfareVecEnv, insert_welfare
 from sb3_rmdp.vec_env.watch import check_apart
 
@@ -57,6 +59,22 @@ def score_by_welfare(callback: MaybeCallback, k: int, verbose: int = 0) -> None:
             )
         found.n_eval_episodes = n_eval_episodes
         found.eval_env = insert_welfare(found.eval_env)
+        _leave_random_numbers_alone(found)
+
+
+def _leave_random_numbers_alone(callback: EvalCallback) -> None:
+    """Let a callback evaluate with random numbers of its own, so that the training is the same as without it."""
+    on_step = callback._on_step
+    if getattr(on_step, "is_apart", False):
+        return
+
+    def apart() -> bool:
+        evaluates = callback.eval_freq > 0 and callback.n_calls % callback.eval_freq == 0
+        with other_random_numbers() if evaluates else contextlib.nullcontext():
+            return on_step()
+
+    apart.is_apart = True  # type: ignore[attr-defined]
+    callback._on_step = apart  # type: ignore[method-assign]
 
 
 def _eval_callbacks(callback: MaybeCallback) -> Iterator[EvalCallback]:

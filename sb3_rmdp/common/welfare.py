@@ -41,10 +41,10 @@ class Welfare(ABC):
     who counts most: a policy that forgets an agent altogether never learns that it could serve it.
 
     :param n_agents: number of agents n
-    :param outside_options: what each agent can fall back on, a number or n of them: it has the larger of both, so that
-        policies stop chasing agents who leave in any case
-    :param minimum: what each agent is guaranteed, a number or n of them, -inf for no guarantee: agents below it count more, by
-        a Lagrange multiplier that grows as long as they are
+    :param outside_options: what each agent can fall back on, a number or n of them, -inf for nothing: it has the larger of
+        both, so that policies stop chasing agents who leave in any case
+    :param minimum: what each agent is guaranteed, a number or n of them, -inf for no guarantee: agents who have less, outside
+        options included, count more, by a Lagrange multiplier that grows as long as they do
     :param step: of the multipliers, per rollout and per share of the guarantee that is missing
     :param mixing: weight of the newest rollout in the average of utilities, in (0, 1]
     :param max_ratio: bound of the ratio of two agents' weights, at least 1
@@ -69,7 +69,6 @@ class Welfare(ABC):
         #: Averages of utilities, what they were divided by to become averages, and multipliers, (3, n_agents), for a model's
         #: file; empty where agents count alike for ever
         self.state = th.empty(0)
-        self._pressure = np.zeros(n_agents)
         self.restore()
 
     def restore(self) -> None:
@@ -98,29 +97,42 @@ class Welfare(ABC):
         :return: dW/du_i, or a multiple of it, at least 0, (n_agents,)
         """
 
-    def observe(self, utilities: np.ndarray) -> None:
+    def observe(self, utilities: np.ndarray, weights: float | np.ndarray = 1.0) -> None:
         """
         Take note of what agents had in a rollout.
 
         :param utilities: of all agents, (n_agents,); nan where it is not known, which changes nothing
+        :param weights: what the rollout counts for each agent, (n_agents,), see
+            :func:`~sb3_rmdp.common.returns.rollout_weights`; with 0 it changes nothing, but where nothing is known yet
         :raises ValueError: if there is no such welfare of these utilities
         """
         if self.is_plain:
             return
         sums, weight, prices = self.state.numpy()
-        known = np.isfinite(utilities)
-        sums[known] += self.mixing * (utilities[known] - sums[known])
-        weight[known] += self.mixing * (1.0 - weight[known])
+        weights = np.broadcast_to(np.asarray(weights, dtype=np.float64), (self.n_agents,))
+        weights = np.where((weights <= 0.0) & (weight <= 0.0), 1.0, weights)
+        known = np.isfinite(utilities) & (weights > 0.0)
+        sums[known] += self.mixing * (weights[known] * utilities[known] - sums[known])
+        weight[known] += self.mixing * (weights[known] - weight[known])
         averages = self.averages
         known = np.isfinite(averages)
         if known.any():
             self.gradient(self.enjoyed(averages[known], known))
+        prices += self.step * self._missing()
+        np.clip(prices, 0.0, self.max_ratio, out=prices)
+
+    def _missing(self) -> np.ndarray:
+        """
+        How far what agents have, be it elsewhere, is below their guarantee, (n_agents,): in shares of the mean guarantee,
+        negative where it is above; 0 for those without a guarantee, and where nothing is known.
+        """
+        missing = np.zeros(self.n_agents)
         if self.minimum is not None:
-            bound = known & np.isfinite(self.minimum)
+            averages = self.averages
+            bound = np.isfinite(averages) & np.isfinite(self.minimum)
             scale = np.abs(self.minimum[bound]).mean() if bound.any() else 1.0
-            missing = (self.minimum[bound] - averages[bound]) / (scale or 1.0)
-            prices[bound] = np.clip(prices[bound] + self.step * missing, 0.0, self.max_ratio)
-            self._pressure[bound] = DAMPING * self.step * missing
+            missing[bound] = (self.minimum[bound] - self.enjoyed(averages[bound], bound)) / (scale or 1.0)
+        return missing
 
     @property
     def averages(self) -> np.ndarray:
@@ -138,7 +150,7 @@ class Welfare(ABC):
         """
         if self.is_plain:
             return np.zeros(self.n_agents)
-        return np.clip(self.state[2].numpy() + self._pressure, 0.0, self.max_ratio)
+        return np.clip(self.state[2].numpy() + DAMPING * self.step * self._missing(), 0.0, self.max_ratio)
 
     def enjoyed(self, utilities: np.ndarray, agents: np.ndarray | slice = slice(None)) -> np.ndarray:
         """
@@ -162,7 +174,9 @@ class Welfare(ABC):
         weights = self.gradient(self.enjoyed(averages))
         if self.outside_options is not None:
             # 1 for who stays and 0 for who leaves, but those at the border are worth a try
-            distance = (averages - self.outside_options) / self._softness(np.concatenate([averages, self.outside_options]))
+            there = np.isfinite(self.outside_options)
+            softness = self._softness(np.concatenate([averages, self.outside_options[there]]))
+            distance = (averages - self.outside_options) / softness
             weights = weights / (1.0 + np.exp(np.clip(-distance, -50.0, 50.0)))
         mean = weights.mean()
         weights = (weights / mean if mean > 0 else np.ones(self.n_agents)) + self.multipliers
@@ -363,7 +377,7 @@ def gini_coefficient(utilities: np.ndarray) -> float:
 
 
 def _per_agent(name: str, values: float | Sequence[float] | np.ndarray | None, n_agents: int) -> np.ndarray | None:
-    """One number per agent, or as many as there are agents; +inf and nan are nobody's."""
+    """One number per agent, or as many as there are agents; +inf and nan are nobody's. ``None`` if nobody has one."""
     if values is None:
         return None
     array: np.ndarray | None
@@ -382,4 +396,4 @@ def _per_agent(name: str, values: float | Sequence[float] | np.ndarray | None, n
         raise ValueError(f"{said}: {name} has entries that are nan or infinite: give numbers, and -inf where there is none")
     if (np.abs(array[np.isfinite(array)]) > LARGEST_UTILITY).any():
         raise ValueError(f"{said}: {name} has entries beyond {LARGEST_UTILITY:g}: give smaller numbers")
-    return np.broadcast_to(array, (n_agents,)).copy()
+    return None if (array == -np.inf).all() else np.broadcast_to(array, (n_agents,)).copy()

@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import is_vectorized_observation
 
 from sb3_rmdp.common.normalization import WHOLE
 from sb3_rmdp.common.population import check_agent
+from sb3_rmdp.common.serving import of_one_call
 from sb3_rmdp.common.spaces import space_from_json
 from sb3_rmdp.export.graph import RUNNER, check_installed, open_session, run_session
 from sb3_rmdp.export.manifest import read_assignment, read_listed, verify
@@ -62,7 +63,7 @@ class Exported:
     """
     Representatives of an export, and who is served by which; made by :func:`load_exported`.
 
-    Files are opened when they are needed, and their hashes are compared again then.
+    Files are opened when they are needed, and their hashes are compared again then. Threads may act at the same time.
 
     :param folder: of the export
     :param manifest: content of its manifest
@@ -164,7 +165,7 @@ class ExportedRepresentative:
         :raises ValueError: if observations are of another shape, or a sample is asked of ONNX
         """
         if self.ppo is not None:
-            return self.ppo.predict(observation, deterministic=deterministic)[0], None
+            return of_one_call(self.ppo.policy).predict(observation, deterministic=deterministic)[0], None
         if not deterministic:
             raise ValueError('deterministic=False: ONNX files give the likeliest action; for samples load with backend="sb3"')
         assert self._act is not None

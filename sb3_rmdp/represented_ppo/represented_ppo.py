@@ -15,6 +15,7 @@ from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment
 from sb3_rmdp.common.imitation import Imitation
 from sb3_rmdp.common.model_arguments import OVER_ROLLOUT, check_learn_arguments, check_schedule
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
+from sb3_rmdp.common.random_numbers import training
 from sb3_rmdp.represented_ppo.autograd_gradients import AutogradGradients
 from sb3_rmdp.represented_ppo.manual_gradients import ManualGradients
 from sb3_rmdp.represented_ppo.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
@@ -74,7 +75,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
     :param normalize_observations: normalise observations by running moments, inside the policy (appendix B)
     :param critic_rank: number of the critic's values, from 1 to n_agents, of which those of the agents are mixtures; by
         default one per agent, or per reward feature where rewards are factored. Saves time with many agents, see
-        "Performance and scale"; actors ascend the exact rewards in any case
+        "Performance and scale"; actors ascend the exact rewards in any case. Not with ``assignment="end_to_end"``
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -178,7 +179,8 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         """
         given = dict(total_timesteps=total_timesteps, callback=callback, log_interval=log_interval, tb_log_name=tb_log_name)
         given |= dict(reset_num_timesteps=reset_num_timesteps, progress_bar=progress_bar)
-        return super().learn(**check_learn_arguments(given))
+        with training():
+            return super().learn(**check_learn_arguments(given))
 
     def train(self) -> None:
         """
@@ -206,6 +208,8 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         finally:
             gradients.finish()
         imitation.finish()
+        # Whoever predicts from now on need not switch modes
+        self.policy.set_training_mode(False)
         if self.policy.normalizer is not None:
             # Only now: the ratios of an update need the moments under which its actions were taken
             self.policy.normalizer.update(self.rollout_buffer.observations)

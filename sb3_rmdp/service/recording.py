@@ -22,6 +22,7 @@ from sb3_rmdp.common.population import (
     reward_key,
     reward_vectors,
 )
+from sb3_rmdp.common.random_numbers import apart_from_training
 from sb3_rmdp.common.seeds import seed_evaluation
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.service.episodes import PLAIN, EvaluationEpisodes, Origin, Trajectories, policy_fingerprint
@@ -40,6 +41,7 @@ STACKED = (
 Observations = dict[str, np.ndarray]
 
 
+@apart_from_training
 def record_episodes(
     model: RepresentedOnPolicyAlgorithm,
     env: GymEnv | str,

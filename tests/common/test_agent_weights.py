@@ -67,3 +67,10 @@ def test_weights_that_are_not_at_hand_are_asked_for() -> None:
     assert agents.factored
     with pytest.raises(ValueError, match=r"8 agents on 4 reward features.*pass env to load"):
         agents.of_agents(th.zeros(4, 1))
+
+
+def test_as_many_features_as_agents_are_features_all_the_same() -> None:
+    agents = AgentWeights(4, size=4)
+    assert agents.factored and not AgentWeights(4).factored
+    with pytest.raises(ValueError, match="weights of 4 agents on 4 reward features come with the environment"):
+        agents.of_agents(th.ones(4, 2))

@@ -17,6 +17,7 @@ from sb3_rmdp.common.assignment import (
     make_assignment,
 )
 from sb3_rmdp.common.assignment.em import fill_empty_groups, greedy_representatives
+from sb3_rmdp.common.assignment.end_to_end import spreads
 
 
 def tell(assignment: EMAssignment, returns: np.ndarray) -> None:
@@ -153,6 +154,43 @@ def test_end_to_end_gradient_at_ratio_1_vanishes_only_with_the_centring_of_the_r
         norms[centred] = float(assignment.logits.grad.norm())
     assert norms[True] < 1e-5
     assert norms[False] > 1e-2
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize(
+    "block", ["one", "two_equal", "two_nearly_equal", "all_equal", "nothing", "only_padding", "no_agents"]
+)
+def test_a_block_without_a_spread_takes_steps_as_long_as_those_of_others(block: str, unit: float) -> None:
+    """Adam's second moments would remember a gradient of 1e8 for tens of thousands of minibatches."""
+    generator = th.Generator().manual_seed(3)
+    advantages = th.randn(2, 16, 5, generator=generator) + 0.5
+    n_transitions = {"one": 1, "two_equal": 2, "two_nearly_equal": 2, "only_padding": 0}.get(block, 16)
+    weights = th.stack([th.ones(16), (th.arange(16) < n_transitions).float()])
+    if block in ("two_equal", "two_nearly_equal", "all_equal"):
+        advantages[1] = advantages[1, 0]
+    if block == "two_nearly_equal":
+        advantages[1, 1] += 1e-6
+    if block == "nothing":
+        advantages[1] = 0.0
+    assignment = EndToEndAssignment(5, 2, seed=0)
+    if block == "no_agents":
+        with th.no_grad():
+            assignment.logits[:, 1] = -1e4
+    loss = assignment.loss(th.ones(2, 16), unit * advantages, 0.2, None if weights.all() else weights)
+    assert loss is not None
+    gradient = th.autograd.grad(loss, assignment.logits)[0]
+    # Others have slopes of about one over the spread, and five agents' advantages of about the spread
+    assert gradient.isfinite().all() and gradient.abs().max() < 2.0
+    if block in ("one", "two_equal", "all_equal"):
+        assert gradient.abs().max() > 1e-2
+
+
+def test_where_no_block_has_a_spread_they_share_their_size() -> None:
+    np.testing.assert_allclose(spreads(th.tensor([[2.0], [-2.0]]), None), [2.0, 2.0])
+    np.testing.assert_allclose(spreads(th.zeros(2, 3), None), [1.0, 1.0])
+    told = th.tensor([[1.0, -1.0, 3.0], [5.0, 5.0, 5.0], [0.0, 0.0, 0.0]])
+    expected = float(told[0].std(unbiased=False))
+    np.testing.assert_allclose(spreads(told, None), [expected] * 3, rtol=1e-6)
 
 
 def test_end_to_end_moves_an_agent_to_who_gains_for_it() -> None:

@@ -148,6 +148,75 @@ def test_multipliers_grow_as_long_as_a_guarantee_is_broken() -> None:
     assert made.multipliers.tolist() == [100.0, 0.0, 100.0]
 
 
+def test_a_guarantee_that_agents_have_elsewhere_is_kept() -> None:
+    made = make_welfare("utilitarian", 3, dict(minimum=40.0, outside_options=[45.0, 0.0, 30.0], mixing=1.0, max_ratio=1e9))
+    for _ in range(100):
+        made.observe(np.array([10.0, 60.0, 10.0]))
+    assert made.multipliers[:2].tolist() == [0.0, 0.0] and made.weights()[0] < 0.1 * made.weights()[1]  # type: ignore[index]
+    # What is missing to what the third has elsewhere: 10 of 40, not 30
+    assert made.multipliers[2] == pytest.approx(0.1 * (100 + module.DAMPING) * 0.25)
+
+
+@pytest.mark.parametrize(("name", "kwargs"), CASES)
+@pytest.mark.parametrize("minimum", [None, -np.inf, 0.0, 3.0, [2.0, -np.inf, 3.0, 0.0, 8.0, -np.inf]])
+@pytest.mark.parametrize("outside_options", [None, -np.inf, 0.0, 2.5, [2.0, -np.inf, 0.0, 3.5, -np.inf, 1.0]])
+@pytest.mark.parametrize("mixing", [0.3, 1.0])
+def test_what_agents_may_be_promised_and_have_elsewhere(
+    name: str, kwargs: Any, minimum: Any, outside_options: Any, mixing: float
+) -> None:
+    more = dict(minimum=minimum, outside_options=outside_options, mixing=mixing)
+    made, rng = make_welfare(name, 6, kwargs | more), np.random.default_rng(0)
+    least = np.broadcast_to(-np.inf if minimum is None else np.asarray(minimum), (6,))
+    elsewhere = np.broadcast_to(-np.inf if outside_options is None else np.asarray(outside_options), (6,))
+    for rollout in range(30):
+        utilities = UTILITIES * rng.uniform(0.9, 1.1, 6)
+        if rollout < 20:
+            utilities[rollout % 6] = np.nan
+        made.observe(utilities)
+        weights, multipliers = made.weights(), made.multipliers
+        assert np.isfinite(multipliers).all() and (multipliers >= 0).all() and not multipliers[least == -np.inf].any()
+        if weights is not None:
+            assert np.isfinite(weights).all() and weights.mean() == pytest.approx(1.0)
+    if made.is_plain:
+        assert name == "utilitarian" and not np.isfinite(np.stack([least, elsewhere])).any()
+        return
+    enjoyed = made.enjoyed(made.averages)
+    np.testing.assert_allclose(enjoyed, np.maximum(made.averages, elsewhere))
+    assert np.isfinite(made.value(enjoyed))
+    # Within a tenth of what they have, it is a matter of chance
+    assert not made.multipliers[enjoyed > 1.1 * least].any() and (made.multipliers[enjoyed < 0.9 * least] > 0).all()
+
+
+def test_no_outside_option_is_not_one_of_minus_infinity() -> None:
+    """As many agents as there are options count by a sigmoid; others count as without."""
+    some = observed("nash", UTILITIES, outside_options=[-np.inf] * 5 + [1.0]).weights()
+    none = observed("nash", UTILITIES).weights()
+    assert some is not None and none is not None
+    np.testing.assert_allclose(some / some[0], none / none[0], rtol=1e-9)
+    everywhere = observed("nash", UTILITIES, outside_options=-np.inf, minimum=[-np.inf] * 6)
+    assert everywhere.outside_options is None and everywhere.minimum is None
+    assert everywhere.weights().tolist() == none.tolist()  # type: ignore[union-attr]
+    assert make_welfare("utilitarian", 3, dict(outside_options=-np.inf)).is_plain
+
+
+def test_a_model_that_goes_on_counts_as_the_one_that_was_saved() -> None:
+    kwargs = dict(minimum=[2.0, 4.0, -np.inf], outside_options=[0.0, 3.0, 9.0])
+    made, again = (make_welfare("nash", 3, kwargs) for _ in range(2))
+    for _ in range(5):
+        made.observe(np.array([1.0, 2.0, 3.0]))
+    again.state = made.state.clone()
+    again.restore()
+    assert again.weights().tolist() == made.weights().tolist()  # type: ignore[union-attr]
+
+
+def test_rollouts_count_by_their_weights() -> None:
+    made = make_welfare("nash", 2, dict(mixing=0.5))
+    made.observe(np.array([4.0, 1.0]), np.array([1.0, 0.0]))  # with nothing else to go by
+    made.observe(np.array([1.0, 9.0]), np.array([3.0, 0.0]))
+    # 0.25 * 4 + 0.5 * 3 * 1 over 0.25 + 1.5; and nothing of the second
+    np.testing.assert_allclose(made.averages, [2.5 / 1.75, 1.0])
+
+
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [

@@ -309,3 +309,26 @@ def test_ranks_that_do_not_do() -> None:
         RepresentedPPO("MlpPolicy", vectorized(by_vector, 2), critic_rank=201, **SMALL)
     with pytest.raises(ValueError, match="critic_rank=3: rewards of this environment are factored already"):
         RepresentedPPO("MlpPolicy", vectorized(factored, 2), critic_rank=3, **SMALL)
+
+
+def test_a_model_of_as_many_features_as_agents_misses_its_weights_without_an_environment(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).random((5, 5)).astype(np.float32)
+    model = RepresentedPPO("MlpPolicy", vectorized(lambda: factored(weights), 3), assignment="em", **SMALL).learn(72)
+    model.save(tmp_path / "model")
+    loaded = RepresentedPPO.load(tmp_path / "model", device="cpu")
+    with pytest.raises(ValueError, match="weights of 5 agents on 5 reward features come with the environment"):
+        loaded.assignment.q  # noqa: B018
+    loaded.set_env(vectorized(lambda: factored(weights), 3))
+    assert loaded.assignment.q.equal(model.assignment.q) and not model.assignment.q.equal(model.assignment.q_rewards)
+
+
+def test_advantages_of_every_agent_are_not_known_to_a_critic_of_few_values() -> None:
+    with pytest.raises(
+        ValueError, match=r"critic_rank=2 with assignment='end_to_end': .* leave critic_rank out, or choose 'em'"
+    ):
+        RepresentedPPO("MlpPolicy", vectorized(by_vector, 3), critic_rank=2, assignment="end_to_end", **SMALL)
+    # One that an earlier version has saved acts, but does not go on
+    model = RepresentedPPO("MlpPolicy", vectorized(by_vector, 3), assignment="end_to_end", **SMALL)
+    model.critic_rank = 2
+    with pytest.raises(ValueError, match="critic_rank=2 with assignment='end_to_end'"):
+        model.learn(72)

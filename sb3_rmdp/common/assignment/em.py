@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -10,6 +10,7 @@ import torch as th
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.arguments import Count, Number
 from sb3_rmdp.common.assignment.base import HardAssignment
+from sb3_rmdp.common.returns import rollout_weights
 
 #: Weight of the newest rollout in a moving average
 MIXING = Number(0, 1, above=True)
@@ -20,8 +21,9 @@ class EMAssignment(HardAssignment):
     Each agent goes to the representative under which it has been best off, eq. 10 and 11.
 
     ``Q[i, j]`` is a moving average of the return of agent i under representative j. One step of the average is taken per
-    rollout in which j finished an episode, with the mean over these episodes: a less noisy sample of eq. 10's return.
-    Early averages are divided by the weight they have gathered, so that they do not lean towards zero.
+    rollout in which j finished an episode, with the mean over these episodes: a less noisy sample of eq. 10's return. A
+    rollout counts in proportion to its episodes (:func:`~sb3_rmdp.common.returns.rollout_weights`), and the average is divided
+    by the weight it has gathered, so that early ones do not lean towards zero. A rollout without episodes changes nothing.
 
     Ties, among them agents who get nothing from anybody, keep their representative. A representative that would be left
     without agents gets the agent that loses least by moving: the note under eq. 14 with the choice made well.
@@ -39,6 +41,7 @@ class EMAssignment(HardAssignment):
 
     q_table: th.Tensor
     q_weight: th.Tensor
+    usual_episodes: th.Tensor
     n_updates: th.Tensor
 
     def __init__(self, n_agents: int, k: int, seed: int | None = None, mixing: float = 0.05, warm_start: int = 5):
@@ -47,8 +50,14 @@ class EMAssignment(HardAssignment):
         self.warm_start = Count(0).check("warm_start", warm_start)
         self.register_buffer("q_table", th.zeros(n_agents, k, dtype=th.float64))
         self.register_buffer("q_weight", th.zeros(k, dtype=th.float64))
+        self.register_buffer("usual_episodes", th.zeros(k, dtype=th.float64))
         self.register_buffer("n_updates", th.zeros((), dtype=th.int64))
         self._reset_rollout()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Files of earlier versions do not have it: the next rollout is the usual one
+        state_dict.setdefault(f"{prefix}usual_episodes", th.zeros_like(self.usual_episodes))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def connect(self, reward_weights: AgentWeights, value_weights: AgentWeights) -> None:
         super().connect(reward_weights, value_weights)
@@ -72,17 +81,18 @@ class EMAssignment(HardAssignment):
 
     @property
     def q(self) -> th.Tensor:
-        """Unbiased estimate of E[return of agent i under representative j], (n_agents, k); 0 where nothing is known."""
+        """Estimate of E[return of agent i under representative j], (n_agents, k); 0 where nothing is known."""
         return self.reward_weights.of_agents(self.q_rewards)
 
     def _update_q(self) -> None:
         """One step of eq. 10."""
         finished = np.flatnonzero(self._n_episodes)
-        means = self._return_sum[finished] / self._n_episodes[finished, None]
+        weights = rollout_weights(th.from_numpy(self._n_episodes), self.usual_episodes)
+        for j in finished.tolist():
+            mean = th.from_numpy(self._return_sum[j] / self._n_episodes[j]).to(self.q_table)
+            self.q_table[:, j] += self.mixing * (weights[j] * mean - self.q_table[:, j])
+            self.q_weight[j] += self.mixing * (weights[j] - self.q_weight[j])
         self._reset_rollout()
-        columns = th.as_tensor(finished, device=self.q_table.device)
-        self.q_table[:, columns] += self.mixing * (th.as_tensor(means.T).to(self.q_table) - self.q_table[:, columns])
-        self.q_weight[columns] += self.mixing * (1.0 - self.q_weight[columns])
         self.n_updates += 1
 
     def update(self, progress: float) -> None:

@@ -64,7 +64,7 @@ class EndToEndAssignment(Assignment):
         with th.no_grad():
             advantages = th.bmm(agent_advantages, alpha.t()[:, :, None])[:, :, 0]
             means = block_means(advantages, weights)[:, None]
-            scale = block_means((advantages - means) ** 2, weights)[:, None].sqrt() + 1e-8
+            scale = spreads(advantages, weights)[:, None] + 1e-8
             if self.centred:
                 advantages = advantages - means
             slopes = clipped_slope(ratio, advantages, clip_range) / scale
@@ -73,3 +73,26 @@ class EndToEndAssignment(Assignment):
             share = 1.0 / ratio.shape[1] if weights is None else weights / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
             gains = th.bmm((slopes * share)[:, None], agent_advantages)[:, 0]
         return -(gains.t() * alpha).sum()
+
+
+def spreads(advantages: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
+    """
+    What the advantages of each representative are divided by: their standard deviation.
+
+    A single transition has none, nor have transitions in which the same was done, and a gradient divided by (almost) nothing
+    would fill Adam's second moments for tens of thousands of minibatches. Such blocks take the mean of the others instead. A
+    spread is told from none by the root mean square, the more easily the more transitions there are: of two that are almost
+    equal by chance, it says as little as of one.
+
+    :param advantages: (k, batch)
+    :param weights: 1 for a transition, 0 for padding, (k, batch); ``None`` if nothing is padded
+    :return: (k,), above 0; where no block has a spread the root mean square of all, and 1 if that is 0
+    """
+    means = block_means(advantages, weights)[:, None]
+    own = block_means((advantages - means) ** 2, weights).sqrt()
+    squares = block_means(advantages**2, weights)
+    counts = th.full_like(own, advantages.shape[1]) if weights is None else weights.sum(dim=1)
+    known = own * counts**2 > squares.sqrt()
+    of_others = th.where(known, own, 0.0).sum() / known.sum().clamp(min=1)
+    usual = th.where(known.any(), of_others, squares.mean().sqrt())
+    return th.where(known, own, th.where(usual > 0.0, usual, 1.0))

@@ -257,7 +257,7 @@ class EpisodeAssignment(EMAssignment):
                 self.time_left[j] = self.patience
                 # What it paid as somebody else says nothing any more
                 self.q_table[:, j] = 0.0
-                self.q_weight[j] = 0.0
+                self.q_weight[j] = self.usual_episodes[j] = 0.0
         return new
 
     def _rollouts_left(self, progress: float) -> float:
