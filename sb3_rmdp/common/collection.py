@@ -18,7 +18,9 @@ from sb3_rmdp.common.actor import numpy_actor
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.assignment import Assignment
 from sb3_rmdp.common.buffers import VectorRewardRolloutBuffer
+from sb3_rmdp.common.finite import ObservationCheck, check_parameters, is_finite, policy_error
 from sb3_rmdp.common.full_disk import call_despite_the_disk
+from sb3_rmdp.common.plain_case import has_hooks, overrides
 from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
 from sb3_rmdp.common.population import reward_key, reward_vectors
 from sb3_rmdp.common.reassignment import reassign
@@ -113,16 +115,20 @@ class RolloutCollection(OnPolicyAlgorithm):
         rollout_buffer.reset()
         timeouts: list[tuple[int, int, int, Any]] = []  # step, env, representative, terminal observation
         returns: list[np.ndarray] = []  # of episodes whose trajectories are told
-        act = numpy_actor(self.policy) or self._torch_actor
         size, key = self.reward_weights.size, reward_key(self.reward_weights)
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
+        # Only now: a callback may have changed the policy
+        act = numpy_actor(self.policy) or self._torch_actor
+        observations = ObservationCheck(env)
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             actions = act(self._last_obs, self._acting)  # type: ignore[arg-type]
+            if not is_finite(actions):
+                raise policy_error(self.policy, actions, self._acting)
             clipped_actions = actions
             if isinstance(self.action_space, spaces.Box):
                 if self.policy.squash_output:
@@ -131,9 +137,11 @@ class RolloutCollection(OnPolicyAlgorithm):
                     clipped_actions = actions.clip(self.action_space.low, self.action_space.high)
 
             self._watch.check()
+            observations.before()
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             moved = self._watch.counts()
             self._unseen_ends.add(rewards, dones, infos)
+            observations.check(new_obs, self.num_timesteps + env.num_envs, dones, infos)
             vectors = reward_vectors(infos, size, key)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
@@ -169,7 +177,9 @@ class RolloutCollection(OnPolicyAlgorithm):
         self.assignment.record_rewards(rollout_buffer.representatives, self._told(rollout_buffer.reward_vectors))
         self._evaluate(rollout_buffer, timeouts)
         last_values = self._values(new_obs, self._acting)  # type: ignore[arg-type]
-        rollout_buffer.compute_returns_and_advantage(last_values, dones)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # Told by check_rollout, with names
+            rollout_buffer.compute_returns_and_advantage(last_values, dones)
         progress = self.num_timesteps / self._total_timesteps
         for name, value in reassign(self.assignment, self._return_tracker, progress, self.welfare).items():
             self.logger.record(name, value)
@@ -187,9 +197,18 @@ class RolloutCollection(OnPolicyAlgorithm):
         super()._update_info_buffer(list(infos), dones)
 
     def _torch_actor(self, obs: np.ndarray | dict[str, np.ndarray], representatives: np.ndarray) -> np.ndarray:
-        with th.no_grad():
-            acting = th.as_tensor(representatives, device=self.device)
-            return self.policy.act(obs_as_tensor(obs, self.device), acting).cpu().numpy()
+        policy, observations = self.policy, obs_as_tensor(obs, self.device)
+        acting = th.as_tensor(representatives, device=self.device)
+        try:
+            with th.no_grad():
+                # SB3's loop calls the policy, so whoever changes that means what is done here
+                if overrides(policy, RepresentedActorCriticPolicy, "forward") or has_hooks(policy):
+                    return policy(observations, representatives=acting)[0].cpu().numpy()
+                return policy.act(observations, acting).cpu().numpy()
+        except (ValueError, RuntimeError):
+            # PyTorch's distributions refuse such numbers in other words
+            check_parameters(policy)
+            raise
 
     def _values(self, obs: np.ndarray | dict[str, np.ndarray], representatives: np.ndarray) -> th.Tensor:
         """Values (batch, n_values) of observations under representatives (batch,)."""

@@ -15,6 +15,9 @@ MIXING = 0.1
 #: Weight of the present subspace where nothing is seen, as a share of the mean square of rewards
 INERTIA = 1e-6
 
+#: What PyTorch's optimizers remember of gradients, and of their squares
+MEANS, SQUARES = ("exp_avg", "momentum_buffer", "grad_avg"), ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")
+
 
 class CriticBasis(nn.Module):
     """
@@ -104,8 +107,9 @@ def turn_outputs(layer: nn.Linear, optimizer: th.optim.Optimizer, turn: th.Tenso
     """
     for parameter in (layer.weight, layer.bias):
         parameter.copy_(turn @ parameter)
-        state = optimizer.state.get(parameter, {})
-        if "exp_avg" in state:
-            state["exp_avg"].copy_(turn @ state["exp_avg"])
-            # As if the squares of outputs were uncorrelated
-            state["exp_avg_sq"].copy_(turn.square() @ state["exp_avg_sq"])
+        for name, moment in optimizer.state.get(parameter, {}).items():
+            if name in MEANS:
+                moment.copy_(turn @ moment)
+            elif name in SQUARES:
+                # As if the squares of outputs were uncorrelated
+                moment.copy_(turn.square() @ moment)

@@ -17,7 +17,7 @@ class FlatAdam:
     last bits, in which arithmetic on whole vectors and on their ends differs. Until :meth:`finish`, parameters and their
     gradients are views of flat tensors, and the optimizer knows nothing.
 
-    :param optimizer: an Adam with one group of parameters, for which :meth:`fits` is true
+    :param optimizer: for which :func:`sb3_rmdp.common.plain_case.is_plain_adam` is true
     :param parameters: all of its parameters, in the order in which they are to lie
     """
 
@@ -38,23 +38,6 @@ class FlatAdam:
         gradients = self.pieces(self.gradient)
         for parameter, value in self.pieces(self._value).items():
             parameter.data, parameter.grad = value, gradients[parameter]
-
-    @staticmethod
-    def fits(optimizer: th.optim.Optimizer) -> bool:
-        """
-        :param optimizer: any optimizer
-        :return: whether its steps can be taken here: a plain, fused Adam that treats all parameters alike
-        """
-        if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1:
-            return False
-        (group,) = optimizer.param_groups
-        states = [optimizer.state.get(parameter, {}) for parameter in group["params"]]
-        return (
-            bool(group["fused"])
-            and not (group["amsgrad"] or group["maximize"] or group["weight_decay"] or group["capturable"])
-            and not isinstance(group["lr"], th.Tensor)
-            and len({float(state["step"]) if state else 0.0 for state in states}) == 1
-        )
 
     def step(self) -> None:
         """One step along ``gradient``, with the learning rate that the optimizer has now."""

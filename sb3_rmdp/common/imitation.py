@@ -67,7 +67,10 @@ class Imitation:
         self._parameters = [parameter for parameter in self._parameters if parameter.requires_grad]
         # A training that goes on beyond its end has a schedule below 0
         rate = max(0.0, policy.optimizer.param_groups[0]["lr"])
-        self._optimizer = th.optim.Adam(self._parameters, lr=rate, eps=1e-5, fused=True)
+        if not self._parameters:
+            self._lessons = []  # nothing that a lesson could change
+        else:
+            self._optimizer = th.optim.Adam(self._parameters, lr=rate, eps=1e-5, fused=True)
         self._n_minibatches = 0
 
     def _pool(self, lessons: list[_Steps], detours: list[_Steps]) -> None:
@@ -100,7 +103,7 @@ class Imitation:
             source = most_alike(self.policy, lesson.trajectory)
             copy_representative(self.policy, source, lesson.representative)
             # With gSDE these are weights, and noise depends on what is seen
-            if hasattr(self.policy, "log_std") and not self.policy.use_sde:
+            if hasattr(self.policy, "log_std") and self.policy.log_std.requires_grad and not self.policy.use_sde:
                 with th.no_grad():
                     own = self.policy.log_std.view(self.policy.k, -1)[lesson.representative]
                     own.clamp_(min=float(np.log(LEAST_STD)))
@@ -113,7 +116,7 @@ class Imitation:
             distribution = self.policy.get_distribution(_rows(self._observations, index), self._who)
             log_probs = distribution.log_prob(self._actions[index])
             if self._countable:
-                log_probs = th.where(log_probs < LEARNED, log_probs, 0.0)
+                log_probs = th.where(log_probs >= LEARNED, 0.0, log_probs)
             loss = -log_probs.mean() * len(self._practised)
             gradients = th.autograd.grad(loss, self._parameters, allow_unused=True)
         # The update keeps its own gradients there
@@ -160,7 +163,7 @@ def most_alike(policy: RepresentedActorCriticPolicy, trajectory: Trajectory) -> 
 @th.no_grad()
 def copy_representative(policy: RepresentedActorCriticPolicy, source: int, target: int) -> None:
     """
-    Make one representative act, explore and be valued like another; the optimizer's moments go with it.
+    Make one representative act, explore and be valued like another; the optimizer's moments go with it. What is frozen stays.
 
     :param policy: policy of all representatives
     :param source: whom to copy
@@ -168,9 +171,10 @@ def copy_representative(policy: RepresentedActorCriticPolicy, source: int, targe
     """
     own = [*policy.action_net.parameters(), policy.mlp_extractor.shift, getattr(policy, "log_std", None)]
     for parameter in own:
-        if parameter is not None:
-            state = policy.optimizer.state.get(parameter, {})
-            for tensor in (parameter, *(state[name] for name in ("exp_avg", "exp_avg_sq") if name in state)):
+        if parameter is not None and parameter.requires_grad:
+            state = policy.optimizer.state.get(parameter, {}).values()
+            moments = [tensor for tensor in state if isinstance(tensor, th.Tensor) and tensor.shape == parameter.shape]
+            for tensor in (parameter, *moments):
                 rows = tensor.view(policy.k, -1)
                 rows[target] = rows[source]
 

@@ -59,16 +59,17 @@ class ObservationNormalizer(nn.Module):
         moments = self.moments(key)
         if moments is None:
             return obs
-        return ((obs - moments.mean.float()) * moments.scale(self.epsilon)).clamp(-self.clip, self.clip)
+        return ((obs - moments.centre(obs.dtype)) * moments.scale(self.epsilon)).clamp(-self.clip, self.clip)
 
     def update(self, obs: np.ndarray | dict[str, np.ndarray]) -> None:
         """
         :param obs: raw observations of a rollout, (..., *observation shape), or a dict of them
+        :raises ValueError: if one is not finite; no moments have changed then
         """
-        for key, value in obs.items() if isinstance(obs, dict) else [(WHOLE, obs)]:
-            moments = self.moments(key)
-            if moments is not None:
-                moments.update(value)
+        parts = obs if isinstance(obs, dict) else {WHOLE: obs}
+        known = [(moments, value) for key, value in parts.items() if (moments := self.moments(key)) is not None]
+        for (moments, _), together in zip(known, [moments.together_with(value) for moments, value in known], strict=True):
+            moments.take(*together)
 
 
 class RunningMoments(nn.Module):
@@ -88,6 +89,13 @@ class RunningMoments(nn.Module):
         self.register_buffer("var", th.ones(shape, dtype=th.float64))
         self.register_buffer("count", th.zeros((), dtype=th.float64))
 
+    def centre(self, dtype: th.dtype) -> th.Tensor:
+        """
+        :param dtype: of observations
+        :return: the mean, float64 if these are, so that none of their digits are lost, else float32, (*shape)
+        """
+        return self.mean if dtype == th.float64 else self.mean.float()
+
     def scale(self, epsilon: float) -> th.Tensor:
         """
         :param epsilon: added to the variance
@@ -98,16 +106,40 @@ class RunningMoments(nn.Module):
     def update(self, samples: np.ndarray) -> None:
         """
         :param samples: (..., *shape)
+        :raises ValueError: if one is not finite, or too large for its square; nothing has changed then
+        """
+        self.take(*self.together_with(samples))
+
+    def together_with(self, samples: np.ndarray) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param samples: (..., *shape)
+        :return: mean, variance and count of what was seen and of these
+        :raises ValueError: if a sample is not finite, or its square is not
         """
         flat = samples.reshape(-1, *self.mean.shape)
-        mean = th.as_tensor(flat.mean(axis=0, dtype=np.float64), device=self.mean.device)
-        var = th.as_tensor(flat.var(axis=0, dtype=np.float64), device=self.mean.device)
+        with np.errstate(invalid="ignore", over="ignore"):
+            mean = th.as_tensor(flat.mean(axis=0, dtype=np.float64), device=self.mean.device)
+            var = th.as_tensor(flat.var(axis=0, dtype=np.float64), device=self.mean.device)
         share = len(flat) / (self.count + len(flat))
         delta = mean - self.mean
         # The unit variance before the first sample has weight 0
-        self.var.copy_(self.var * (1.0 - share) + var * share + delta**2 * share * (1.0 - share))
-        self.mean += delta * share
-        self.count += len(flat)
+        together = self.var * (1.0 - share) + var * share + delta**2 * share * (1.0 - share)
+        if not bool(together.isfinite().all()):
+            raise ValueError(
+                f"observations have a mean square of {float(together.max())}: their running moments must be finite; fix the "
+                "environment, or clip what it shows"
+            )
+        return self.mean + delta * share, together, self.count + len(flat)
+
+    def take(self, mean: th.Tensor, var: th.Tensor, count: th.Tensor) -> None:
+        """
+        :param mean: of all samples so far, (*shape)
+        :param var: of all samples so far, (*shape)
+        :param count: of all samples so far
+        """
+        self.mean.copy_(mean)
+        self.var.copy_(var)
+        self.count.copy_(count)
 
 
 def _is_continuous(space: spaces.Space) -> bool:

@@ -19,6 +19,7 @@ from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment, assignmen
 from sb3_rmdp.common.attributes import cannot_learn
 from sb3_rmdp.common.buffers import VectorRewardDictRolloutBuffer, VectorRewardRolloutBuffer
 from sb3_rmdp.common.collection import RolloutCollection
+from sb3_rmdp.common.finite import ObservationCheck, check_parameters
 from sb3_rmdp.common.model_arguments import check_arguments, check_exploration, policy_name, recheck
 from sb3_rmdp.common.population import (
     Population,
@@ -192,7 +193,16 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
         # Nor do episodes go on in which somebody else has made steps
         if not self._episodes_go_on(self.env) or reset_num_timesteps:
             self._begin_episodes(go_on=not reset_num_timesteps)
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        check_parameters(self.policy)
+        observations = ObservationCheck(self.env)
+        observations.before()
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        try:
+            observations.check(self._last_obs, self.num_timesteps)
+        except ValueError:
+            self._last_obs = None
+            raise
+        return result
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         assert self.env is not None and self._watch is not None

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_rmdp.common.critic_basis import CriticBasis, turn_outputs
+from sb3_rmdp.common.finite import check_finite_observation
 from sb3_rmdp.common.normalization import ObservationNormalizer
 from sb3_rmdp.common.predict_input import (
     acting_representatives,
@@ -174,7 +175,9 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         self.normalize_observations = normalize_observations
         if kwargs.get("optimizer_class", th.optim.Adam) is th.optim.Adam:
             # SB3's epsilon; fused: one call instead of a dozen per parameter, most of an update's cost for small networks
-            kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True, **(kwargs.get("optimizer_kwargs") or {})}
+            given = kwargs.get("optimizer_kwargs") or {}
+            fused = {} if given.get("foreach") or given.get("differentiable") else {"fused": True}
+            kwargs["optimizer_kwargs"] = {"eps": 1e-5, **fused, **given}
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -227,18 +230,33 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         if not self.share_features_extractor:
             modules.append(self.vf_features_extractor)
         shift = getattr(self.mlp_extractor, "shift", None)
-        shift = [] if shift is None else [shift]
-        return [parameter for module in modules for parameter in module.parameters()] + shift
+        parameters = [parameter for module in modules for parameter in module.parameters()] + (
+            [] if shift is None else [shift]
+        )
+        of_actors = [self.pi_features_extractor, self.mlp_extractor.policy_net, self.action_net]
+        shared = {id(parameter) for module in of_actors for parameter in module.parameters()}
+        # Each of them once: modules may share parameters
+        return list({id(parameter): parameter for parameter in parameters if id(parameter) not in shared}.values())
 
     def fit_critic_basis(self, reward_vectors: np.ndarray) -> None:
         """
-        Let a critic of few values follow what is paid; see :class:`CriticBasis`.
+        Let a critic of few values follow what is paid; see :class:`CriticBasis`. One whose last layer is frozen stays.
 
         :param reward_vectors: rewards of a rollout, (transitions, n_rewards)
+        :raises ValueError: if the critic's last layer is not linear, so that its outputs cannot be turned
         """
-        if self.critic_basis is not None:
-            assert isinstance(self.value_net, nn.Linear)
-            turn_outputs(self.value_net, self.optimizer, self.critic_basis.update(reward_vectors))
+        if self.critic_basis is None:
+            return
+        layer = self.value_net
+        parameters = (getattr(layer, name, None) for name in ("weight", "bias"))
+        if type(layer).forward is not nn.Linear.forward or not all(isinstance(x, nn.Parameter) for x in parameters):
+            raise ValueError(
+                f"critic_rank={self.critic_rank} turns the outputs of policy.value_net, which must be a plain nn.Linear with "
+                f"a bias, but is {type(layer).__name__}: leave critic_rank out, or the layer as it was"
+            )
+        assert isinstance(layer, nn.Linear)
+        if layer.weight.requires_grad and layer.bias.requires_grad:
+            turn_outputs(layer, self.optimizer, self.critic_basis.update(reward_vectors))
 
     def _values(self, features: th.Tensor, representatives: th.Tensor | None) -> th.Tensor:
         """Values (batch, n_values) for the critic's features."""
@@ -348,9 +366,11 @@ class RepresentedActorCriticPolicy(ActorCriticPolicy):
         :param representative: who acts, an int, or an array (n_envs,). By default representatives take turns per env and
             episode: within n episodes of ``evaluate_policy`` they are representatives 0, 1, ..., (n - 1) mod k
         :return: actions, and the state to hand to the next call
-        :raises ValueError: if a representative is not in [0, k), or anything else has another type or shape
+        :raises ValueError: if a representative is not in [0, k), an observation is not finite, or anything else has another
+            type or shape
         """
         observation = read_observation(observation, self.observation_space)
+        check_finite_observation(observation)
         obs_tensor, vectorized = self.obs_to_tensor(observation)
         n_envs = batch_size(obs_tensor) if vectorized else 1
         if representative is not None:

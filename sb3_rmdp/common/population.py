@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_no
 
 from sb3_rmdp.common.agent_weights import AgentWeights
 from sb3_rmdp.common.arguments import Count, refusal, shown
+from sb3_rmdp.common.finite import is_finite
 from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, fingerprint
 from sb3_rmdp.envs.registered import check_registered
 from sb3_rmdp.envs.spaces import check_spaces
@@ -248,9 +248,7 @@ def reward_vectors(infos: Sequence[dict], size: int, key: str = REWARD_VECTOR) -
     """
     batch = infos.reward_vectors if isinstance(infos, BatchInfos) and infos.key == key else None
     stacked = _stack(infos, key, size) if batch is None or batch.shape[1] != size else batch
-    flat = stacked.ravel()
-    # Finite unless an entry is not, or is beyond all reason: cheaper than a look at each
-    if not math.isfinite(flat.dot(flat)) and not np.isfinite(stacked).all():
+    if not is_finite(stacked):
         env_index, entry = np.argwhere(~np.isfinite(stacked))[0]
         who = f"agent {entry} the reward" if key == REWARD_VECTOR else f"reward feature {entry} the value"
         raise ValueError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
@@ -66,11 +67,12 @@ def stages_of(policy: RepresentedActorCriticPolicy, statistics: VecNormalize | N
             factor = 1.0 / np.sqrt(moments.var + statistics.epsilon)
             stages.append(Stage("VecNormalize", key, np.asarray(moments.mean), np.asarray(factor), float(statistics.clip_obs)))
     if policy.normalizer is not None:
-        for key in parts(space):
+        for key, part in parts(space).items():
             running = policy.normalizer.moments(key)
             if running is not None:
-                mean = running.mean.float().cpu().numpy()
-                factor = running.scale(policy.normalizer.epsilon).cpu().numpy()
+                # Both in the precision in which the policy normalises
+                mean = running.centre(th.float64 if part.dtype == np.float64 else th.float32).cpu().numpy()
+                factor = running.scale(policy.normalizer.epsilon).cpu().numpy().astype(mean.dtype)
                 stages.append(Stage("policy", key, mean, factor, policy.normalizer.clip))
     return stages
 

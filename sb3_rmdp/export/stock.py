@@ -12,12 +12,21 @@ import gymnasium as gym
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+    StateDependentNoiseDistribution,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
+from sb3_rmdp.common.plain_case import is_untouched
 from sb3_rmdp.common.policies import (
+    ConditionedMlpExtractor,
     RepresentedActorCriticCnnPolicy,
     RepresentedActorCriticPolicy,
     RepresentedLinear,
@@ -33,17 +42,36 @@ STOCK_POLICIES: dict[type, str] = {
     RepresentedMultiInputActorCriticPolicy: "MultiInputPolicy",
 }
 
+STOCK_DISTRIBUTIONS = (
+    *(DiagGaussianDistribution, CategoricalDistribution, MultiCategoricalDistribution),
+    *(BernoulliDistribution, StateDependentNoiseDistribution),
+)
+
 
 def check_exportable(policy: nn.Module) -> None:
     """
     :param policy: of a model
-    :raises ValueError: if it is of a class of the user's own, which may act in other ways than its networks tell, or holds
-        numbers that are none
+    :raises ValueError: if it, or a part of it, is of a class of the user's own or has hooks or methods of its own, so that it
+        may act in other ways than its networks tell, or holds numbers that are none
     """
     if type(policy) not in STOCK_POLICIES:
         raise ValueError(
             f"policies of the class {type(policy).__module__}.{type(policy).__qualname__} cannot be exported: what it does is "
             f"its own; only {', '.join(STOCK_POLICIES.values())} of sb3_rmdp are known to act like SB3's"
+        )
+    assert isinstance(policy, RepresentedActorCriticPolicy)
+    for name, module in policy.named_modules():
+        if not is_untouched(module):
+            raise ValueError(
+                f"{name or 'the policy'} has a hook or a method of its own and cannot be exported: only what networks do is "
+                "in an export"
+            )
+    own = {"mlp_extractor": ConditionedMlpExtractor, "action_net": RepresentedLinear, "value_net": nn.Linear}
+    changed = [name for name, cls in own.items() if type(getattr(policy, name)) is not cls]
+    changed += [] if type(policy.action_dist) in STOCK_DISTRIBUTIONS else ["action_dist"]
+    if changed:
+        raise ValueError(
+            f"{changed[0]} is a {type(getattr(policy, changed[0])).__name__}: what it does is its own and cannot be exported"
         )
     for name, values in policy.state_dict().items():
         if not bool(values.isfinite().all()):

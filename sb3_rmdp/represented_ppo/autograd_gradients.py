@@ -33,6 +33,7 @@ class AutogradGradients:
         self._mean_square = model.value_weights.mean_square()
         self._approx_kl = th.zeros(model.k)
         self._logs: list[th.Tensor] = []
+        self._norms: list[th.Tensor] = []
 
     def epoch(self) -> Iterator[None]:
         """Set the gradients of one minibatch after the other, all of them one epoch."""
@@ -43,7 +44,8 @@ class AutogradGradients:
             self._logs.append(log)
             for optimizer in self._optimizers:
                 optimizer.zero_grad()
-            loss.backward()
+            if loss.requires_grad:  # else all parameters are frozen
+                loss.backward()
             yield
 
     def approx_kl(self) -> th.Tensor:
@@ -56,8 +58,7 @@ class AutogradGradients:
 
         :param max_norm: bound of the norm of the actors' gradients, and of the critic's
         """
-        th.nn.utils.clip_grad_norm_(self._actors, max_norm)
-        th.nn.utils.clip_grad_norm_(self._critic, max_norm)
+        self._norms += [th.nn.utils.clip_grad_norm_(parameters, max_norm) for parameters in (self._actors, self._critic)]
         self.model.policy.optimizer.step()
 
     def finish(self) -> None:
@@ -65,7 +66,11 @@ class AutogradGradients:
 
     def logs(self) -> th.Tensor:
         """What there is to log of each minibatch, (minibatches, 6): see ``RepresentedPPO.train``."""
-        return th.stack(self._logs)
+        return th.stack(self._logs).detach() if self._logs else th.zeros(0, 6)
+
+    def norms(self) -> th.Tensor:
+        """Norms of the gradients of actors and critic in each step, before they were clipped, (steps, 2)."""
+        return th.stack(self._norms).view(-1, 2) if self._norms else th.zeros(0, 2)
 
     def loss(self, batch: RepresentedRolloutSamples) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """

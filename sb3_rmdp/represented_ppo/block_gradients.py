@@ -181,8 +181,8 @@ class BlockGradients:
         ratio, advantages = log_ratio.exp(), epoch.advantages[rows].view(blocks, -1)
         unclipped = ratio * advantages
         clipped = ratio.clamp_(1.0 - clip_range, 1.0 + clip_range).mul_(advantages)
-        # Where the clipped term is the smaller one, it is constant
-        by_log_prob = th.where(unclipped <= clipped, unclipped, 0.0).mul_(-1.0 / batch).unsqueeze_(2)
+        # Where the clipped term is the smaller one, it is constant. What is not a number is neither, and must not become 0
+        by_log_prob = th.where(unclipped > clipped, 0.0, unclipped).mul_(-1.0 / batch).unsqueeze_(2)
         th.minimum(unclipped, clipped, out=epoch.surrogates[rows].view(blocks, -1))
 
         if self._log_std is None:

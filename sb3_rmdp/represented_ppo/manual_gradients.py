@@ -15,20 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from torch import nn
 
 from sb3_rmdp.common.flat_adam import FlatAdam
 from sb3_rmdp.common.losses import normalize
+from sb3_rmdp.common.plain_case import learns_plainly
 from sb3_rmdp.common.team import Team
 from sb3_rmdp.represented_ppo.block_gradients import BlockGradients, Coefficients, Epoch
-from sb3_rmdp.represented_ppo.policies import MlpPolicy, MultiInputPolicy
 
 if TYPE_CHECKING:
     from sb3_rmdp.represented_ppo.represented_ppo import RepresentedPPO
-
-ACTIVATIONS = (nn.Tanh, nn.ReLU)
-POLICIES = (MlpPolicy, MultiInputPolicy)
 
 #: Numbers that the layers of a range of representatives put out, above which a minibatch is cut into more ranges
 RANGE_ENTRIES = 2**20
@@ -72,6 +68,7 @@ class ManualGradients:
         self.coefficients = Coefficients(clip_range, ent_coef, model.vf_coef, model.value_weights.mean_square())
         self._cut()
         self._logs: list[th.Tensor] = []
+        self._norms: list[th.Tensor] = []
         self._sizes: list[int] = []
 
     def _cut(self) -> None:
@@ -101,22 +98,9 @@ class ManualGradients:
     def fits(model: RepresentedPPO) -> bool:
         """
         :param model: a model with a rollout in its buffer
-        :return: whether its losses are among those that are written out here, and all representatives have as many transitions
+        :return: whether its losses are among those that are written out here, see :mod:`sb3_rmdp.common.plain_case`
         """
-        policy = model.policy
-        extractor = policy.mlp_extractor
-        return (
-            # Not a class of the user's, whose methods may compute something else
-            type(policy) in POLICIES
-            and type(policy.action_dist) in (DiagGaussianDistribution, CategoricalDistribution)
-            and policy.share_features_extractor
-            and not any(True for _ in policy.features_extractor.parameters())
-            and model.clip_range_vf is None
-            and all(_is_plain(net) for net in (extractor.policy_net, extractor.value_net))
-            and type(policy.value_net) is nn.Linear
-            and FlatAdam.fits(policy.optimizer)
-            and len(set(np.bincount(model.rollout_buffer.representatives.reshape(-1), minlength=model.k))) == 1
-        )
+        return learns_plainly(model)
 
     @th.no_grad()
     def epoch(self) -> Iterator[None]:
@@ -187,7 +171,9 @@ class ManualGradients:
         :param max_norm: bound of the norm of the actors' gradients, and of the critic's, as in ``clip_grad_norm_``
         """
         for gradient in self._gradients:
-            gradient.mul_((max_norm / (th.linalg.vector_norm(gradient) + 1e-6)).clamp_(max=1.0))
+            norm = th.linalg.vector_norm(gradient)
+            self._norms.append(norm)
+            gradient.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
         self._adam.step()
 
     def finish(self) -> None:
@@ -199,7 +185,11 @@ class ManualGradients:
     def logs(self) -> th.Tensor:
         """What there is to log of each minibatch, (minibatches, 6): see ``RepresentedPPO.train``."""
         self._log_epoch()
-        return th.cat(self._logs)
+        return th.cat(self._logs) if self._logs else th.zeros(0, 6)
+
+    def norms(self) -> th.Tensor:
+        """Norms of the gradients of actors and critic in each step, before they were clipped, (steps, 2)."""
+        return th.stack(self._norms).view(-1, 2) if self._norms else th.zeros(0, 2)
 
     @th.no_grad()
     def _log_epoch(self) -> None:
@@ -228,22 +218,10 @@ class ManualGradients:
         ratio = self._epoch.log_ratios[self._rows].view(self.k, -1).exp()
         with th.enable_grad():
             loss = assignment.loss(ratio, agent_advantages, self.coefficients.clip_range, None)
+            if assignment.optimizer is not None:
+                assignment.optimizer.zero_grad()
             if loss is None:
                 return 0.0
-            assert assignment.optimizer is not None
-            assignment.optimizer.zero_grad()
-            loss.backward()
+            if loss.requires_grad:
+                loss.backward()
         return loss.detach()
-
-
-def _is_plain(net: Any) -> bool:
-    """Whether a network is made of linear layers, each with a bias, and of one kind of activation in between."""
-    layers = list(net)
-    linears, activations = layers[::2], layers[1::2]
-    kinds = {type(layer) for layer in activations}
-    return (
-        len(linears) == len(activations)
-        and len(kinds) <= 1
-        and all(kind in ACTIVATIONS for kind in kinds)
-        and all(type(layer) is nn.Linear and layer.bias is not None for layer in linears)
-    )

@@ -12,6 +12,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
 from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, Assignment
+from sb3_rmdp.common.finite import check_parameters, unchanged_by_failure
+from sb3_rmdp.common.finite_updates import UNCHANGED, check_rollout, check_update
 from sb3_rmdp.common.imitation import Imitation
 from sb3_rmdp.common.model_arguments import OVER_ROLLOUT, check_learn_arguments, check_schedule
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
@@ -195,27 +197,37 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
         self._update_learning_rate(self.policy.optimizer)
         clip_range, ent_coef = self._now("clip_range", self.clip_range), self._now("ent_coef", self.ent_coef)
         clip_range_vf = None if self.clip_range_vf is None else self._now("clip_range_vf", self.clip_range_vf)
-        explained_variance = self.rollout_buffer.compute_marginal_advantages(*self._group_weights())
+        with np.errstate(over="ignore", invalid="ignore"):
+            explained_variance = self.rollout_buffer.compute_marginal_advantages(*self._group_weights())
+        check_rollout(self.rollout_buffer, self.policy)
         if self.normalize_advantage == OVER_ROLLOUT:
             self.rollout_buffer.normalize_advantages()
         max_grad_norm = self.max_grad_norm * self.k**0.5
 
         # First, while parameters are where they belong: lessons may come from a method that is not ours, and be wrong
         imitation = Imitation(self.policy, self.assignment.lessons(), self.batch_size)
-        gradients = (ManualGradients if ManualGradients.fits(self) else AutogradGradients)(self, clip_range, ent_coef)
-        try:
-            self._take_steps(gradients, max_grad_norm, imitation)
-        finally:
-            gradients.finish()
-        imitation.finish()
+        own = self.assignment.optimizer
+        with unchanged_by_failure(self.policy, [self.policy.optimizer, *([] if own is None else [own])]):
+            gradients = (ManualGradients if ManualGradients.fits(self) else AutogradGradients)(self, clip_range, ent_coef)
+            try:
+                self._take_steps(gradients, max_grad_norm, imitation)
+            except (ValueError, RuntimeError):
+                # PyTorch's distributions refuse what became of parameters in other words
+                check_update(gradients.logs(), gradients.norms(), self.rollout_buffer)
+                check_parameters(self.policy, UNCHANGED)
+                raise
+            finally:
+                gradients.finish()
+            losses = check_update(gradients.logs(), gradients.norms(), self.rollout_buffer)
+            imitation.finish()
+            check_parameters(self.policy, UNCHANGED)
         # Whoever predicts from now on need not switch modes
         self.policy.set_training_mode(False)
         if self.policy.normalizer is not None:
             # Only now: the ratios of an update need the moments under which its actions were taken
             self.policy.normalizer.update(self.rollout_buffer.observations)
 
-        names = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction", "loss")
-        for name, value in zip(names, gradients.logs().mean(dim=0).tolist(), strict=True):
+        for name, value in losses.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/explained_variance", explained_variance)
         if hasattr(self.policy, "log_std"):
@@ -262,7 +274,7 @@ class RepresentedPPO(RepresentedOnPolicyAlgorithm, PPO):
             for _ in gradients.epoch():
                 if self.target_kl is not None:
                     approx_kl = gradients.approx_kl()
-                    if approx_kl.max().item() > 1.5 * self.target_kl:
+                    if not approx_kl.max().item() <= 1.5 * self.target_kl:
                         if self.verbose >= 1:
                             worst = f"representative {int(approx_kl.argmax())} moved by {approx_kl.max():.3f}"
                             print(f"Early stopping at step {epoch}: {worst} > max kl")

@@ -1,5 +1,7 @@
 """The subspace of a critic with few values: found, followed, and kept where nothing is seen."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch as th
@@ -102,3 +104,21 @@ def test_a_rank_as_large_as_the_number_of_agents_loses_nothing() -> None:
 def test_ranks_that_do_not_do(rank: object) -> None:
     with pytest.raises(ValueError, match=r"critic_rank=.*choose an integer from 1 to 40"):
         CriticBasis(N, rank)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer_class", [th.optim.Adam, th.optim.SGD, th.optim.RMSprop])
+def test_what_an_optimizer_remembers_turns_with_the_outputs(optimizer_class: Any) -> None:
+    layer = nn.Linear(3, 2)
+    kwargs = {"amsgrad": True} if optimizer_class is th.optim.Adam else {"momentum": 0.9}
+    optimizer = optimizer_class(layer.parameters(), lr=0.0, **kwargs)
+    layer(th.ones(1, 3)).mul(th.tensor([1.0, 2.0])).sum().backward()
+    optimizer.step()
+    swap = th.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    before = {
+        name: value.clone() for name, value in optimizer.state[layer.weight].items() if value.shape == layer.weight.shape
+    }
+    turn_outputs(layer, optimizer, swap)
+    assert before
+    for name, value in before.items():
+        squared = name in ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
+        th.testing.assert_close(optimizer.state[layer.weight][name], (swap.square() if squared else swap) @ value)

@@ -398,3 +398,61 @@ def test_without_lessons_nothing_happens() -> None:
     assert np.random.get_state()[2] == numpy_state[1] and np.array_equal(np.random.get_state()[1], numpy_state[0])
     assert th.equal(th.get_rng_state(), torch_state)
     assert all(parameter.grad is None for parameter in policy.parameters())
+
+
+@pytest.mark.parametrize("frozen", ["action_net.weight", "action_net.bias", "mlp_extractor.shift", "log_std"])
+@pytest.mark.parametrize("new", [False, True])
+def test_lessons_and_copies_leave_frozen_parameters_alone(frozen: str, new: bool) -> None:
+    policy = make_policy(GAUSSIAN)
+    with th.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(th.randn_like(parameter))
+        policy.log_std.sub_(5.0)
+    policy.get_parameter(frozen).requires_grad_(False)
+    before = snapshot(policy)
+    give = make_trajectory(GAUSSIAN)
+    other = (most_alike(policy, give) + 1) % policy.k
+    imitation = Imitation(policy, [Lesson(other, give, new)], batch_size=4)
+    imitation.after_minibatch()
+    imitation.finish()
+    found = changed(policy, before)
+    assert frozen not in found
+    # A lesson changes what means depend on, a copy all that representatives have of their own
+    assert found >= {"action_net.weight", "action_net.bias", *(["mlp_extractor.shift", "log_std"] if new else [])} - {frozen}
+
+
+def test_lessons_of_a_policy_whose_actors_are_frozen() -> None:
+    policy = make_policy(CATEGORICAL)
+    for parameter in policy.actor_parameters():
+        parameter.requires_grad_(False)
+    before = snapshot(policy)
+    imitation = Imitation(policy, [Lesson(0, make_trajectory(CATEGORICAL), False)], batch_size=4)
+    imitation.after_minibatch()
+    imitation.finish()
+    assert not changed(policy, before)
+
+
+def test_all_that_an_optimizer_remembers_goes_with_a_copy() -> None:
+    policy = make_policy(GAUSSIAN)
+    weight = policy.action_net.weight
+    for optimizer in (th.optim.Adam([weight], amsgrad=True), th.optim.SGD([weight], lr=0.1, momentum=0.9)):
+        policy.optimizer = optimizer
+        weight.grad = th.randn_like(weight)
+        optimizer.step()
+        copy_representative(policy, 0, 1)
+        moments = [value for value in optimizer.state[weight].values() if value.shape == weight.shape]
+        assert moments and all(th.equal(moment[0], moment[1]) for moment in moments)
+
+
+def test_lessons_of_log_probabilities_that_are_no_numbers_are_no_numbers() -> None:
+    """They must not pass for probable enough."""
+    policy = make_policy(CATEGORICAL)
+    trajectory = make_trajectory(CATEGORICAL)
+
+    class Broken:
+        def log_prob(self, actions: th.Tensor) -> th.Tensor:
+            return policy.action_net.weight.square().sum() * th.full((len(actions),), th.nan)
+
+    policy.get_distribution = lambda *args: Broken()  # type: ignore
+    Imitation(policy, [Lesson(0, trajectory, False)], batch_size=4).after_minibatch()
+    assert bool(policy.action_net.weight.isnan().all())

@@ -59,3 +59,17 @@ def test_dict_observations_key_by_key() -> None:
     assert isinstance(out, dict)
     np.testing.assert_allclose(out["x"].mean(dim=0).numpy(), 0.0, atol=1e-4)
     assert (out["image"] == 0).all() and out["image"].dtype == th.uint8
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e200], ids=str)
+def test_moments_stay_where_a_sample_is_not_finite_or_its_square(wrong: float) -> None:
+    space = spaces.Dict({key: spaces.Box(-np.inf, np.inf, (2,), np.float64) for key in ("a", "b")})
+    normalizer = ObservationNormalizer(space)
+    samples = {key: np.random.default_rng(0).normal(size=(10, 2)) for key in ("a", "b")}
+    normalizer.update(samples)
+    before = {name: value.clone() for name, value in normalizer.state_dict().items()}
+    broken = samples["b"].copy()
+    broken[3, 1] = wrong
+    with pytest.raises(ValueError, match="running moments must be finite"):
+        normalizer.update({"a": samples["a"], "b": broken})
+    assert all(th.equal(value, before[name]) for name, value in normalizer.state_dict().items())
