@@ -42,6 +42,21 @@ class Episode:
         self.utilities = self.utilities + (other.utilities - self.utilities) / self.n_samples
         return same
 
+    def fields(self) -> tuple[Any, ...]:
+        """All of it, as arrays that nobody writes to."""
+        return tuple(self.trajectory), self.returns, self.utilities, self.moment, self.n_samples
+
+    @classmethod
+    def of_fields(cls, fields: tuple[Any, ...]) -> Episode:
+        """
+        :param fields: from :meth:`fields`
+        :return: the episode
+        """
+        trajectory, returns, utilities, moment, n_samples = fields
+        episode = cls(returns, Trajectory(*trajectory), utilities, moment)
+        episode.n_samples = n_samples
+        return episode
+
     def state(self) -> dict[str, Any]:
         """All of it as tensors."""
         seen = self.trajectory.observations
@@ -88,6 +103,21 @@ class Archive:
         """Whether there are more episodes than are to be kept."""
         memory = sum(episode.trajectory.nbytes for episode in self.episodes)
         return len(self.episodes) > self.size or memory > self.nbytes
+
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: all episodes, and the one that was seen last
+        """
+        latest = None if self._latest is None else tuple(self._latest)
+        return {"episodes": [episode.fields() for episode in self.episodes], "latest": latest, "varies": self.varies}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: from :meth:`get_state`
+        """
+        self.episodes = [Episode.of_fields(fields) for fields in state["episodes"]]
+        self._latest = None if state["latest"] is None else Trajectory(*state["latest"])
+        self.varies = state["varies"]
 
     def add(self, episodes: Sequence[Episode], aims: Sequence[Episode] = ()) -> None:
         """

@@ -187,12 +187,26 @@ class KeepBestCallback(BaseCallback):
             # The policies that this rollout is of: the update comes later
             self._kept = copy.deepcopy((self.model.policy.state_dict(), self.model.assignment.state_dict()))
 
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: what is kept, and the last rollouts
+        """
+        return {"last": list(self._last), "kept": self._kept, "best": (self.best_mean_welfare, self.best_timesteps)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: from :meth:`get_state`, of a training that goes on
+        """
+        self._last.extend(state["last"])
+        self._kept = state["kept"]
+        self.best_mean_welfare, self.best_timesteps = state["best"]
+
     def best_model(self) -> RepresentedOnPolicyAlgorithm:
         """
         :return: a copy of the model as it would be left if the training ended now, without an environment
         """
         file = io.BytesIO()
-        self.model.save(file)
+        self.model.save(file, exclude=["run_state"])
         file.seek(0)
         # Loading seeds the model
         with same_random_numbers_after():
@@ -205,6 +219,7 @@ class KeepBestCallback(BaseCallback):
             policy, assignment = self._kept
             model.policy.load_state_dict(policy)
             model.assignment.load_state_dict(assignment)
+            model.forget_rollout()
 
     def _on_training_end(self) -> None:
         if self._kept is None:
@@ -356,6 +371,20 @@ class WelfareEvalCallback(EventCallback):
         with warned_of_the_disk("the best model"):
             self.model.save(self.best_model_save_path / BEST_MODEL)
             self._best_saved = welfare
+
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: all evaluations
+        """
+        evaluations = [(timesteps, vars(result)) for timesteps, result in self.evaluations]
+        return {"evaluations": evaluations, "rewards": (self.last_mean_reward, self.best_mean_reward, self._best_saved)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: from :meth:`get_state`, of a training that goes on
+        """
+        self.evaluations = [(timesteps, WelfareEvaluation(**result)) for timesteps, result in state["evaluations"]]
+        self.last_mean_reward, self.best_mean_reward, self._best_saved = state["rewards"]
 
     def _write(self) -> None:
         if self.log_path is None:

@@ -10,13 +10,11 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.common.actor import numpy_actor
 from sb3_rmdp.common.agent_weights import AgentWeights
-from sb3_rmdp.common.assignment import Assignment
 from sb3_rmdp.common.buffers import VectorRewardRolloutBuffer
 from sb3_rmdp.common.finite import ObservationCheck, check_parameters, is_finite, policy_error
 from sb3_rmdp.common.full_disk import call_despite_the_disk
@@ -25,33 +23,24 @@ from sb3_rmdp.common.policies import RepresentedActorCriticPolicy
 from sb3_rmdp.common.population import reward_key, reward_vectors
 from sb3_rmdp.common.reassignment import reassign
 from sb3_rmdp.common.returns import ReturnTracker
+from sb3_rmdp.common.run_state import ResumableRun
 from sb3_rmdp.common.trajectories import TrajectoryRecorder
 from sb3_rmdp.common.turns import first_representatives, next_representatives
-from sb3_rmdp.common.welfare import Welfare
 from sb3_rmdp.vec_env import BatchInfos
 from sb3_rmdp.vec_env.episodes import UnseenEnds
 from sb3_rmdp.vec_env.watch import EnvWatch
 
 
-class RolloutCollection(OnPolicyAlgorithm):
+class RolloutCollection(ResumableRun):
     """The part of a represented algorithm that acts: from the environments to a full buffer and a reassignment."""
 
     k: int
     n_agents: int
-    assignment: Assignment
-    welfare: Welfare
-    policy: RepresentedActorCriticPolicy
     #: Agents' weights of the rewards as they come, and in units in which the critic learns all of them alike
     reward_weights: AgentWeights
     _balanced: AgentWeights
-    #: Whose turn it is in each environment, (n_envs,): saved, of use to whoever goes on in as many environments
-    _acting: np.ndarray | None = None
-    # State of a run, not of the model: never saved, since a loaded model starts with new episodes
-    _return_tracker: ReturnTracker | None = None
-    _recorder: TrajectoryRecorder | None = None
+    #: Who moves the environments, of this process alone
     _watch: EnvWatch | None = None
-    _unseen_ends: UnseenEnds | None = None
-    _mean_returns: th.Tensor
 
     @property
     def value_weights(self) -> AgentWeights:
@@ -60,7 +49,7 @@ class RolloutCollection(OnPolicyAlgorithm):
         return self._balanced if basis is None else AgentWeights(self.n_agents, basis.weights)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_watch", "_unseen_ends"]
+        return [*super()._excluded_save_params(), "_watch"]
 
     def _episodes_go_on(self, env: VecEnv) -> bool:
         """
@@ -96,6 +85,8 @@ class RolloutCollection(OnPolicyAlgorithm):
         """
         Collect transitions, run the critic over them, turn rewards into returns, and let the assignment reassign.
 
+        A training that goes on takes up here where it was broken off, see :mod:`sb3_rmdp.common.run_state`.
+
         The loop is that of SB3's ``OnPolicyAlgorithm``, from which it differs in four points: reward vectors are taken
         from the infos; representatives act in turn; values and log probabilities are not computed per step but in one pass
         at the end, values also of states in which a time limit struck, under the representative that acted there; returns
@@ -108,6 +99,9 @@ class RolloutCollection(OnPolicyAlgorithm):
         :return: False if the callback ended the training
         """
         assert isinstance(rollout_buffer, VectorRewardRolloutBuffer)
+        self._begin_rollout(callback)
+        assert self._watch is not None
+        self._watch.note()  # it may have reset the environments
         assert self._last_obs is not None and self._acting is not None and self._return_tracker is not None
         assert self._watch is not None and self._unseen_ends is not None
         self.policy.set_training_mode(False)
@@ -146,7 +140,8 @@ class RolloutCollection(OnPolicyAlgorithm):
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not call_despite_the_disk(callback):
-                # Nothing of the last step was taken down: whoever goes on begins with new episodes
+                # Nothing of the last step was taken down: this model goes on with new episodes. One that is loaded from its
+                # file plays the rollout again
                 self._last_obs = None
                 return False
             self._update_info_buffer(infos, dones)
@@ -185,6 +180,7 @@ class RolloutCollection(OnPolicyAlgorithm):
             self.logger.record(name, value)
         callback.update_locals(locals())
         callback.on_rollout_end()
+        self._end_rollout()
         return True
 
     def _update_info_buffer(self, infos: Sequence[dict[str, Any]], dones: np.ndarray | None = None) -> None:

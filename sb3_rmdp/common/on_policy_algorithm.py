@@ -189,8 +189,8 @@ class RepresentedOnPolicyAlgorithm(RolloutCollection, SavedRepresented):
         check_critic_rank(self.critic_rank, self.assignment_method)
         self.check_vec_normalize(self.env)
         self.trained_under_vec_normalize = normalizes_observations(self.env)
-        # A loaded model has no tracker: the environments it was saved with are not those it goes on in
-        # Nor do episodes go on in which somebody else has made steps
+        # A loaded model has no tracker: where episodes go on, they do so in its first rollout. Episodes in which somebody else
+        # has made steps do not go on
         if not self._episodes_go_on(self.env) or reset_num_timesteps:
             self._begin_episodes(go_on=not reset_num_timesteps)
         check_parameters(self.policy)

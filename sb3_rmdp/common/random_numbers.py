@@ -7,7 +7,7 @@ import functools
 import random
 import threading
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch as th
@@ -62,3 +62,30 @@ def apart_from_training(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return apart
+
+
+def random_state(device: th.device) -> dict[str, Any]:
+    """
+    :param device: of a model
+    :return: where Python, numpy and torch are in their random numbers, as plain data
+    """
+    version, numbers, gauss = random.getstate()
+    state = {
+        "python": (version, np.array(numbers, dtype=np.uint64), gauss),
+        "numpy": np.random.get_state(),
+        "torch": th.get_rng_state(),
+    }
+    return state if device.type != "cuda" else {**state, "cuda": th.cuda.get_rng_state(device)}
+
+
+def set_random_state(state: dict[str, Any], device: th.device) -> None:
+    """
+    :param state: from :func:`random_state`
+    :param device: of the model; random numbers of a GPU are those of its seed if the state is from a CPU
+    """
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    np.random.set_state(state["numpy"])
+    th.set_rng_state(state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        th.cuda.set_rng_state(state["cuda"], device)

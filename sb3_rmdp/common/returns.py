@@ -33,7 +33,7 @@ class ReturnTracker:
     """
     Adds up reward vectors per environment and keeps the mean return of each representative.
 
-    Running episodes belong to the environments they run in and are never saved. The means outlive them: they are what
+    Running episodes belong to the environments they run in, and go on only with these. The means outlive them: they are what
     social welfare is made of for a representative that finishes no episode in a rollout, so the model saves them.
 
     :param n_envs: number of environments
@@ -54,6 +54,18 @@ class ReturnTracker:
         self.shares = np.full(k, np.nan)
         #: Mean returns last seen of each representative, nan before any: float32, so that none of it is lost in a file
         self.means = th.full((k, n_rewards), th.nan) if means is None else means
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """
+        :return: sums of running episodes, and of those that ended since the last call of :meth:`utilities`
+        """
+        return {"running": self._running.copy(), "sums": self._sums.copy(), "counts": self._counts.copy()}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """
+        :param state: from :meth:`get_state`, of as many environments
+        """
+        self._running[:], self._sums[:], self._counts[:] = state["running"], state["sums"], state["counts"]
 
     def add(self, reward_vectors: np.ndarray) -> None:
         """

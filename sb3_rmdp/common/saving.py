@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch as th
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_rmdp.common.assignment import ASSIGNMENTS, Assignment, assignment_class, make_assignment
@@ -32,7 +31,7 @@ from sb3_rmdp.common.policies import (
     RepresentedActorCriticPolicy,
     RepresentedMultiInputActorCriticPolicy,
 )
-from sb3_rmdp.common.welfare import Welfare
+from sb3_rmdp.common.run_state import RUN_STATE, ResumableRun, add_run_state, read_run_state
 from sb3_rmdp.vec_env import represented_vec_env
 
 #: End of a message about what cannot be changed
@@ -53,24 +52,21 @@ th.serialization.add_safe_globals(
 SelfRepresented = TypeVar("SelfRepresented", bound="SavedRepresented")
 
 
-class SavedRepresented(OnPolicyAlgorithm):
+class SavedRepresented(ResumableRun):
     """The part of a represented algorithm that writes and reads zip files: SB3's format, with the assignment in it."""
 
     k: int
     n_agents: int
-    assignment: Assignment
     assignment_method: str | type[Assignment]
     assignment_kwargs: dict[str, Any] | None
-    welfare: Welfare
     #: With which it was saved; ``None`` before that
     sb3_rmdp_version: str | None = None
     #: Schedules that were not loaded, since the file is not trusted: the model acts, but cannot learn
     _left_out: Sequence[str] = ()
-    #: Mean returns last seen of each representative, (k, n_rewards); empty before the first training
-    _mean_returns: th.Tensor
 
     def _excluded_save_params(self) -> list[str]:
         own = ["assignment", "welfare", "reward_weights", "_balanced", "_return_tracker", "_recorder", "_left_out"]
+        own += ["_run_state", "_rollout_start", "_run_callback", "_log_interval", "_unseen_ends"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -88,11 +84,15 @@ class SavedRepresented(OnPolicyAlgorithm):
         """
         See SB3; the file appears under its name when it is complete, and a file that was there stays until then.
 
+        It holds where the training is as well, see :mod:`sb3_rmdp.common.run_state`. Written within a rollout, it holds where
+        the training was when the rollout began, and ``learn(reset_num_timesteps=False)`` plays the rollout again.
+
         Attributes are plain data where they can be: see :mod:`sb3_rmdp.common.plain_data`. What cannot, such as a function
         of the user's, is pickled as SB3 does it, and :meth:`load` asks for ``trusted=True``.
 
         :param path: file, ".zip" is added where there is no suffix; or an open file
-        :param exclude: attributes to leave out
+        :param exclude: attributes to leave out; ``["run_state"]`` for a smaller file, from which a training goes on with new
+            episodes and other random numbers
         :param include: attributes to save that would be left out
         """
         from sb3_rmdp import __version__  # not at the top: the package imports this module
@@ -108,13 +108,16 @@ class SavedRepresented(OnPolicyAlgorithm):
         attributes, pickled = to_file({name: item for name, item in vars(self).items() if name not in left_out})
         written.__dict__.update(attributes)
 
+        excluded = set(exclude or ())
+        run_state = b"" if RUN_STATE in excluded else self.packed_run_state()
+
         def write(file: io.BufferedIOBase) -> None:
-            if not pickled:
-                return super(SavedRepresented, written).save(file, exclude, include)
             content = io.BytesIO()
-            super(SavedRepresented, written).save(content, exclude, include)
-            remember(content.getvalue())
-            file.write(content.getvalue())
+            super(SavedRepresented, written).save(content, excluded, include)
+            add_run_state(content, run_state)
+            if pickled:
+                remember(content.getvalue())
+            file.write(content.getbuffer())
 
         if isinstance(path, (str, pathlib.Path)):
             save_whole(path, write)
@@ -166,6 +169,7 @@ class SavedRepresented(OnPolicyAlgorithm):
             if env is not None:
                 env = represented_vec_env(env, data["k"])
             model = super().load(file, env, device, attributes.values, print_system_info, force_reset, **kwargs)
+            model._run_state = read_run_state(file)
         model._left_out = [name for name in attributes.left_out if name not in kwargs]
         warn_of(model._left_out, str(path))
         # By name: a class of one's own is another object after it was unpickled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -98,6 +98,18 @@ class TrajectoryRecorder:
         #: Pieces of the episode that has begun; ``None`` if it is too long
         self._begun: list[list[Trajectory] | None] = [[] for _ in range(n_envs)]
         self._nbytes = nbytes
+
+    def get_state(self) -> list[list[tuple[Any, ...]] | None]:
+        """
+        :return: the pieces of episodes that have begun, of each environment; ``None`` for one that is too long
+        """
+        return [None if pieces is None else [tuple(piece) for piece in pieces] for pieces in self._begun]
+
+    def set_state(self, state: list[list[tuple[Any, ...]] | None]) -> None:
+        """
+        :param state: from :meth:`get_state`, of as many environments
+        """
+        self._begun = [None if pieces is None else [Trajectory(*piece) for piece in pieces] for pieces in state]
 
     def cut(
         self,

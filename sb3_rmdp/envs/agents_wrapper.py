@@ -90,6 +90,18 @@ class AgentsWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         others = {key: value for key, value in info.items() if key not in (REWARD_VECTOR, REWARD_FEATURES)}
         return observation, reward, terminated, truncated, {**others, self.key: values}
 
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: what the wrapper remembers: the last observation
+        """
+        return {"observation": self._observation}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: from :meth:`get_state`
+        """
+        self._observation = state["observation"]
+
     @abstractmethod
     def _mean_reward(self, values: np.ndarray) -> float:
         """

@@ -33,6 +33,13 @@ Optional attributes, found in the same way and used where present (``None`` coun
 - ``welfare_bound_steps: int`` says that the bound grows with the length of episodes, and of which length it is: evaluations
   multiply it by the time limit that is there over this number.
 
+Optional methods, of the environment and of wrappers of one's own:
+
+- ``get_state() -> dict`` says where the environment is within its episode, and ``set_state(state)`` puts it there after a
+  ``reset``: numbers, strings, numpy arrays, and lists, tuples and dicts of them. What is drawn from ``np_random`` need not be
+  in it. With these methods a training that goes on from a file goes on within its episodes, see
+  :mod:`sb3_rmdp.common.run_state`; without them new episodes begin there. A wrapper that remembers nothing returns ``{}``.
+
 :func:`sb3_rmdp.envs.check_represented_env` tests an environment against this contract.
 """
 

@@ -201,6 +201,25 @@ class ResourceGatheringEnv(gym.Env[np.ndarray, np.int64]):
         self._over = self._steps >= self._max_episode_steps
         return 0
 
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: where the walker is on its tour
+        """
+        names = ("_tile", "_steps", "_n_visited", "_over")
+        return {**{name: getattr(self, name) for name in names}, "path": list(self.path), "seen": self._observation.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        Go on with a tour.
+
+        :param state: from :meth:`get_state` of an environment with the same grid
+        """
+        for name in ("_tile", "_steps", "_n_visited", "_over"):
+            setattr(self, name, state[name])
+        self.path = list(state["path"])
+        # In place: a vec env has taken hold of the array
+        self._observation[:] = state["seen"]
+
     def render(self) -> Any:
         """
         The grid, home (H), the tiles visited so far and the walker.

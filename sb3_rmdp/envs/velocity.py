@@ -18,6 +18,7 @@ from gymnasium.utils import EzPickle
 from sb3_rmdp.envs.contract import REWARD_FEATURES, REWARD_VECTOR, fingerprint, integer
 from sb3_rmdp.envs.population import uniform_population
 from sb3_rmdp.envs.reward_weights import RewardWeights
+from sb3_rmdp.envs.states import physics_state, set_physics_state
 
 #: Reward per step at exactly the wanted speed: 100 for a perfect episode of 1000 steps.
 STEP_REWARD = 0.1
@@ -232,6 +233,24 @@ class VelocityTargets(gym.Env[Any, Any], EzPickle):
             return np.add.reduce(rewards, axis=-1) / self.n_agents, rewards.astype(np.float32)
         features = velocity_features(velocity, self.feature_speeds).astype(np.float32)
         return self._weights.mean_reward(features), features
+
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: the state of the simulation, from which the next steps are the same to the last bit
+        """
+        return physics_state(self)
+
+    def set_state(self, qpos: Any, qvel: np.ndarray | None = None) -> None:
+        """
+        Go on from a state; or gymnasium's method of this name, which sets positions and velocities.
+
+        :param qpos: from :meth:`get_state`; or positions (nq,)
+        :param qvel: velocities (nv,), with positions only
+        """
+        if qvel is None:
+            set_physics_state(self, qpos)
+        else:
+            super().set_state(qpos, qvel)  # type: ignore[misc]
 
     # The reward is a float; its type is left open because gymnasium declares numpy's float64 for its MuJoCo envs.
     def step(self, action: np.ndarray) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -79,6 +79,19 @@ class AssignmentPlotCallback(BaseCallback):
             self._n_done = 0
             self.timesteps, self.flips = [self.num_timesteps], []
             self._before = self.model.assignment.representatives
+
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: the pictures so far
+        """
+        return {"done": self._n_done, "timesteps": self.timesteps, "flips": self.flips, "before": self._before}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: from :meth:`get_state`, of a training that goes on
+        """
+        self._n_done, self._before = state["done"], state["before"]
+        self.timesteps, self.flips = list(state["timesteps"]), list(state["flips"])
 
     def _on_step(self) -> bool:
         return True

@@ -138,6 +138,18 @@ class UnseenEnds:
             if "episode" in infos[i]:
                 self._returns[i], self._lengths[i] = 0.0, 0
 
+    def get_state(self) -> dict[str, np.ndarray]:
+        """
+        :return: what is known of running episodes
+        """
+        return {"returns": self._returns.copy(), "lengths": self._lengths.copy()}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """
+        :param state: from :meth:`get_state`, of as many environments
+        """
+        self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
+
     def _is_over(self, i: int, info: dict[str, Any]) -> bool:
         if info.get("TimeLimit.truncated", False):
             return True

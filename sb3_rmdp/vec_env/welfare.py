@@ -89,6 +89,18 @@ class WelfareVecEnv(VecEnvWrapper):
         self._begin()
         return self.venv.reset()
 
+    def get_state(self) -> dict[str, Any]:
+        """
+        :return: what the wrapper remembers of running episodes
+        """
+        return {"returns": self._returns.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """
+        :param state: from :meth:`get_state`
+        """
+        self._returns[:] = state["returns"]
+
     def step_async(self, actions: np.ndarray) -> None:
         """See SB3."""
         self._acting = None

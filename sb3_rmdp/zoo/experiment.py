@@ -33,6 +33,7 @@ from sb3_rmdp.zoo.hyperparams import (
 )
 from sb3_rmdp.zoo.interrupts import StopOnInterrupt, sigint_ignored
 from sb3_rmdp.zoo.model_card import write_model_card
+from sb3_rmdp.zoo.resuming import GoingOn, check_left
 from sb3_rmdp.zoo.tuning import sample_represented_params
 
 #: Keys of a configuration that are not arguments of the algorithm, but RL Zoo's own, and the time limit of the training
@@ -66,6 +67,8 @@ class RepresentedExperimentManager(ExperimentManager):
 
     #: The last one that was made, for who runs a script from Python
     latest: ClassVar[RepresentedExperimentManager | None] = None
+    #: Whether a training goes on that was broken off, see :mod:`sb3_rmdp.zoo.resuming`
+    resuming: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -175,7 +178,10 @@ class RepresentedExperimentManager(ExperimentManager):
         opened: list[VecEnv] = []
         self.opened = opened
         try:
-            return super().setup_experiment()
+            made = super().setup_experiment()
+            if self.resuming and made is not None:
+                check_left(made[0], self.n_timesteps)
+            return made
         except BaseException:
             for env in opened:
                 env.close()
@@ -191,11 +197,12 @@ class RepresentedExperimentManager(ExperimentManager):
         self.callbacks.append(self.interrupt)
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """See RL Zoo; whatever ends the training, the model so far is saved."""
+        """See RL Zoo; whatever ends the training, the model so far is saved. One that is resumed learns what is left."""
+        learner: Any = GoingOn(model, self.n_timesteps) if self.resuming else model
         self.learning = True
         try:
             with self.interrupt.listening():
-                super().learn(model)
+                super().learn(learner)
         except BaseException:
             self._save_model(model)
             raise

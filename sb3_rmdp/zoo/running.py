@@ -18,6 +18,8 @@ from rl_zoo3.utils import ALGOS
 from sb3_rmdp.zoo.enjoying import enjoyable, split_command_line
 from sb3_rmdp.zoo.experiment import RepresentedExperimentManager, StudyError
 from sb3_rmdp.zoo.registration import ALGORITHMS, register
+from sb3_rmdp.zoo.resuming import resumed_words
+from sb3_rmdp.zoo.scripts import as_words
 
 PLOTS = ("plot_train", "all_plots", "plot_from_file")
 HUB = ("push_to_hub", "load_from_hub")
@@ -49,9 +51,12 @@ def run_script(script: str, words: list[str]) -> Path | None:
     """
     register()
     RepresentedExperimentManager.latest = None
+    RepresentedExperimentManager.resuming = False
     try:
         if script == "enjoy":
             words = _enjoy(words)
+        if script == "train":
+            words, RepresentedExperimentManager.resuming = resumed_words(words, as_words)
         if script in PLOTS:
             # They look for folders, which have no slashes in their names
             words = [word.replace("/", "-") if word in gym.registry else word for word in words]

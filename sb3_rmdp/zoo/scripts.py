@@ -10,7 +10,7 @@ from typing import Any
 
 #: RL Zoo's scripts, and what they are for
 SCRIPTS = {
-    "train": "Train, continue with -i, or tune with -optimize.",
+    "train": "Train, continue with --resume or begin with a model with -i, or tune with -optimize.",
     "enjoy": "Let a trained model act, and report its social welfare.",
     "record_video": "Record a video of a trained model.",
     "plot_train": "Plot learning curves from the training episodes.",
@@ -61,14 +61,17 @@ def run(script: str, arguments: Sequence[str] = (), **options: Any) -> Path | No
         raise SystemExit(f"error: unknown script {script!r}")
     if importlib.util.find_spec("rl_zoo3") is None:
         raise SystemExit('error: RL Zoo is not installed: pip install "sb3_rmdp[zoo]"')
-    words = [*map(str, arguments), *_words(options)]
+    words = [*map(str, arguments), *as_words(options)]
     from sb3_rmdp.zoo.running import run_script  # not before it is known that RL Zoo is there
 
     return run_script(script, words)
 
 
-def _words(options: dict[str, Any]) -> Iterator[str]:
-    """Keyword arguments as words of a command line."""
+def as_words(options: dict[str, Any]) -> Iterator[str]:
+    """
+    :param options: options by name, with underscores for hyphens
+    :return: words of a command line
+    """
     for name, value in options.items():
         if value is None or value is False:
             continue

@@ -131,7 +131,8 @@ def test_annealing_goes_on_after_loading(as_saved: Any, tmp_path: Path) -> None:
     model = RepresentedPPO.load(tmp_path / "rl_model_96_steps", env=vectorized(KnownAssignment, 3), device="cpu")
     model.learn(2 * 48, callback=second, reset_num_timesteps=False)
     np.testing.assert_allclose(whole.values, np.repeat([[1e-2], [7.75e-3], [5.5e-3], [3.25e-3]], 3, axis=1))
-    assert rest.values == whole.values[2:]
+    # The checkpoint is one of the second rollout, which is played again, from what the first update has left
+    assert rest.values == whole.values
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -110,6 +110,22 @@ class Assignment(nn.Module, ABC):
         Reassign agents; called once after every rollout, before the policies are updated.
 
         :param progress: share of the training that is done, from 0 to 1
+        """
+
+    def get_run_state(self) -> dict[str, Any]:
+        """
+        What a training that goes on needs beside the buffers and parameters that the model's file holds: generators of random
+        numbers, what is remembered of earlier rollouts. Asked for at the beginning of every rollout.
+
+        :return: numbers, strings, arrays, and lists, tuples and dicts of them; nothing in it changes any more
+        """
+        return {}
+
+    def set_run_state(self, state: dict[str, Any]) -> None:
+        """
+        Go on with a training. Buffers and parameters are set already.
+
+        :param state: from :meth:`get_run_state`
         """
 
     def lessons(self) -> list[Lesson]:

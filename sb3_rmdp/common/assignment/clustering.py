@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -65,6 +65,12 @@ class ClusteringAssignment(HardAssignment):
             labels = method(n_clusters=self.k, n_init=10, random_state=self.seed).fit(self._points()).labels_
             self.served_by.copy_(th.as_tensor(labels.astype(np.int64)))
             self.clustered.fill_(True)
+
+    def get_run_state(self) -> dict[str, Any]:
+        return {"samples": self._samples}
+
+    def set_run_state(self, state: dict[str, Any]) -> None:
+        self._samples = state["samples"]
 
     def _points(self) -> np.ndarray:
         """What is clustered, one row per agent: its sampled rewards, or coordinates with the same distances."""

@@ -66,7 +66,7 @@ class EMAssignment(HardAssignment):
             self._reset_rollout()
 
     def _reset_rollout(self) -> None:
-        """Forget the returns of the current rollout; they need not be saved, a rollout is never continued after loading."""
+        """Forget the returns of the current rollout; they need not be saved: who goes on plays it from its beginning."""
         self._return_sum = np.zeros((self.k, len(self.q_table)))
         self._n_episodes = np.zeros(self.k, dtype=np.int64)
 

@@ -60,8 +60,7 @@ class EpisodeAssignment(EMAssignment):
     ``patience`` rollouts. If it does not come near to what the episode paid by then, that was luck, or beyond reach: the
     episode is forgotten together with all that are alike.
 
-    The page "Assignments" says what each part is worth, and when the method fails. Files of models hold what representatives
-    aim at, but not the archive, which is many times as large as they are.
+    The page "Assignments" says what each part is worth, and when the method fails.
 
     :param mixing: weight of the newest rollout in the moving average of returns; larger than in EM, since agents rely on
         episodes where averages are young
@@ -328,8 +327,23 @@ class EpisodeAssignment(EMAssignment):
     def lessons(self) -> list[Lesson]:
         return self._lessons
 
+    def get_run_state(self) -> dict[str, Any]:
+        places = {id(episode): place for place, episode in enumerate(self.archive.episodes)}
+        return {
+            "random": self._random.bit_generator.state,
+            "archive": self.archive.get_state(),
+            # They learn what it pays to do the same again from the archive, as long as they are in it
+            "aims": [places.get(id(aim)) for aim in self.aims],
+        }
+
+    def set_run_state(self, state: dict[str, Any]) -> None:
+        self._random.bit_generator.state = state["random"]
+        self.archive.set_state(state["archive"])
+        for j, place in enumerate(state["aims"]):
+            self.aims[j] = self.aims[j] if place is None else self.archive.episodes[place]
+
     def get_extra_state(self) -> dict[str, Any]:
-        """What is saved beside buffers: the episodes that representatives aim at. Tensors, as files of models want it."""
+        """What is saved beside buffers: the episodes that representatives aim at, without the archive, which is large."""
         aims = [None if aim is None else aim.state() for aim in self.aims]
         return {
             "aims": aims,
