@@ -3,7 +3,7 @@ A million agents and twenty representatives: train, save, load, assign, evaluate
 
     python benchmarks/million.py
 
-Velocity windows of HalfCheetah on a grid of 111 features, EM. Writes benchmarks/results/million.json. Few updates: this shows
+Velocity windows of HalfCheetah on a grid of 111 features. Writes benchmarks/results/million.json. Few updates: this shows
 what such a training takes, not what it reaches in the end.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from sb3_rmdp import RepresentedPPO, evaluate_welfare
+from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT
 from sb3_rmdp.vec_env import make_represented_vec_env
 
 RESULTS = Path(__file__).parent / "results"
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--env", default="rmdp/HalfCheetahVelocity-v0", help="a velocity task")
     parser.add_argument("-n", type=int, default=1_000_000, help="number of agents")
     parser.add_argument("-k", type=int, default=20, help="number of representatives")
+    parser.add_argument("--assignment", default=DEFAULT_ASSIGNMENT, help="name of the assignment")
     parser.add_argument("--features", type=int, default=111, help="speeds of the grid")
     parser.add_argument("--updates", type=int, default=20, help="of 2048 transitions per policy each")
     parser.add_argument("--steps", type=int, default=2048, help="transitions per policy and update")
@@ -61,7 +63,8 @@ def main() -> None:
     n, k, steps = arguments.n, arguments.k, Steps()
     env_kwargs: dict[str, Any] = {"n_agents": n, "n_features": arguments.features}
     env = make_represented_vec_env(arguments.env, k, seed=0, env_kwargs=env_kwargs)
-    model = RepresentedPPO("MlpPolicy", env, k=k, assignment="em", seed=0, device="cpu", n_steps=arguments.steps)
+    settings: dict[str, Any] = dict(assignment=arguments.assignment, seed=0, device="cpu", n_steps=arguments.steps)
+    model = RepresentedPPO("MlpPolicy", env, k=k, **settings)
     steps.done("make")
     before = model.assignment.representatives
     model.learn(arguments.steps * k * arguments.updates, progress_bar=sys.stderr.isatty())
@@ -83,6 +86,7 @@ def main() -> None:
     report = {
         "command": f"python benchmarks/million.py {' '.join(sys.argv[1:])}".strip(),
         "versions": {name: version(name) for name in PACKAGES},
+        "assignment": arguments.assignment,
         "n": n,
         "k": k,
         "n_features": arguments.features,

@@ -15,12 +15,13 @@ import torch
 from benchmarks import ablations, devices, fairness, overlap, paths
 from benchmarks.performance.__main__ import main
 from benchmarks.performance.floor import Product, products, products_of
+from benchmarks.performance.measure import represented
 from benchmarks.performance.profile import PARTS, Stopwatch, shares
 from benchmarks.performance.report import markdown
-from benchmarks.performance.rows import ROWS, Case, Row, curves, exponent
+from benchmarks.performance.rows import ROWS, WARM_UP, Case, Row, curves, exponent
 from benchmarks.slippery import SlipperyGatheringEnv
 from sb3_rmdp import RepresentedPPO
-from sb3_rmdp.common.assignment import EpisodeAssignment
+from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT, EpisodeAssignment
 from tests.common.told import QUICK, WALKS, aims, near, tell, trajectory, with_a_stray
 from tests.common.told import lessons as lessons_of
 
@@ -104,11 +105,26 @@ def test_shares_of_an_update() -> None:
     assert "step" not in vars(model.env)  # the clock is gone
 
 
+def test_what_is_committed_says_what_it_measured() -> None:
+    report = json.loads(Path("benchmarks/results/performance.json").read_text(encoding="utf-8"))
+    text = Path("benchmarks/results/performance.md").read_text(encoding="utf-8")
+    assert text.split("The rival is")[0] == markdown(report, True).split("The rival is")[0]
+    assert report["assignment"] == "em" and 'assignment="em"' in text
+
+
+def test_the_default_assignment_is_measured() -> None:
+    side = represented(Case(2, 20), {"n_steps": 32, "batch_size": 16, "n_epochs": 1})
+    assert isinstance(side.model, RepresentedPPO) and side.model.assignment_method == DEFAULT_ASSIGNMENT
+    side.update(WARM_UP)
+    assert int(side.model.assignment.n_updates) == WARM_UP > side.model.assignment.warm_start
+
+
 def test_a_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ["--rows", "5x100", "--curves", "n-full"]
     assert main(["--quick", "--repeats", "2", "--out", str(tmp_path), *chosen]) == 0
     report = json.loads((tmp_path / "performance.json").read_text(encoding="utf-8"))
     assert {"command", "date", "machine", "versions", "work", "rows", "curves", "seconds"} <= set(report)
+    assert report["assignment"] == "episodes" and report["warm_up"] == 10
     for row in report["rows"]:
         assert row["ours"]["repeats"] == 2 and row["ours"]["min"] <= row["ours"]["median"] <= row["ours"]["max"]
         assert row["ratio"] == pytest.approx(row["rival"]["median"] / row["ours"]["median"])

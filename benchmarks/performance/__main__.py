@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="CURVE",
         help=f"of {', '.join(all_curves)}; all",
     )
-    parser.add_argument("--repeats", type=int, help="updates timed of either side of a row, after one to warm up; 3 to 7")
+    parser.add_argument("--repeats", type=int, help="updates timed of either side of a row, after those to warm up; 3 to 7")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report; benchmarks/results")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: another row, 50x1000 on the GPU")
     parser.add_argument("--quick", action="store_true", help="tiny updates, short curves: figures mean nothing")

@@ -23,7 +23,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from benchmarks.performance.floor import floor
 from benchmarks.performance.profile import shares
-from benchmarks.performance.rows import VELOCITY, Case
+from benchmarks.performance.rows import VELOCITY, WARM_UP, Case
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.envs.velocity import VelocityTargets
 from sb3_rmdp.vec_env import VelocityVecEnv, make_represented_vec_env
@@ -61,11 +61,11 @@ class Side:
     def __init__(self, model: BaseAlgorithm, transitions: int, copies: int = 1, threads: int = 1):
         self.model, self.transitions, self.copies, self.threads = model, transitions, copies, threads
 
-    def update(self) -> float:
-        """Collect and learn once; returns seconds."""
+    def update(self, rollouts: int = 1) -> float:
+        """Collect and learn, once by default; returns seconds."""
         torch.set_num_threads(self.threads)
         start = time.perf_counter()
-        self.model.learn(self.transitions, reset_num_timesteps=False)
+        self.model.learn(rollouts * self.transitions, reset_num_timesteps=False)
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()
         return self.copies * (time.perf_counter() - start)
@@ -86,7 +86,7 @@ def represented(case: Case, work: dict[str, Any]) -> Side:
         threads = {"n_threads": case.threads}
         env = make_vec_env(case.env, case.k, seed=0, env_kwargs=env_kwargs, vec_env_cls=VelocityVecEnv, vec_env_kwargs=threads)
     rank: dict[str, Any] = {} if case.critic_rank is None else {"critic_rank": case.critic_rank}
-    model = RepresentedPPO("MlpPolicy", env, k=case.k, assignment="em", seed=0, device=case.device, **work, **rank)
+    model = RepresentedPPO("MlpPolicy", env, k=case.k, seed=0, device=case.device, **work, **rank)
     return Side(model, work["n_steps"] * case.k, threads=case.threads or DEFAULT_THREADS)
 
 
@@ -143,7 +143,7 @@ def measure(case: Case, base: Case | None, rival_threads: int | None, repeats: i
     elif rival_threads is not None:
         sides["rival"] = stock(case, work, rival_threads)
     for side in sides.values():
-        side.update()
+        side.update(WARM_UP if isinstance(side.model, RepresentedPPO) else 1)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():

@@ -10,6 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.performance.rows import WARM_UP
+from sb3_rmdp.common.assignment import DEFAULT_ASSIGNMENT
+
 PACKAGES = ("sb3_rmdp", "stable_baselines3", "gymnasium", "mujoco", "numpy", "torch")
 
 
@@ -32,6 +35,8 @@ def facts(quick: bool, work: dict[str, Any]) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "work": work,
+        "assignment": DEFAULT_ASSIGNMENT,
+        "warm_up": WARM_UP,
     }
 
 
@@ -152,7 +157,8 @@ HEAD = """# Measured time and memory
 `{command}`, {date}, {seconds} s; {cpu}, {cores} cores, {memory_gb:g} GB, load {load_at_start:g} at the start; {packages}.
 
 {warning}One update is {n_steps} transitions per policy, {n_epochs} epochs, minibatches of {batch_size} per policy; all else
-are defaults of PPO. rmdp/HalfCheetahVelocity-v0 unless said. Medians with minimum and maximum, after one update to warm up.
+are defaults of PPO, and assignment="{assignment}". rmdp/HalfCheetahVelocity-v0 unless said. Medians with minimum and maximum,
+of ours after {warm_up} to warm up, and of the rival after one.
 
 The rival is k stock PPOs of SB3 one after the other: one of them is timed in turn with ours in the same process, on the same
 environment with a single agent, and its time is multiplied by k. The ratio says how many times faster ours is. Ours has
@@ -179,7 +185,7 @@ and scale" says why it is left alone."""
 CURVES = """## What it depends on
 
 Exponents are a in c * x^a, fitted by least squares in logarithms. Where x is small, what does not depend on it dominates.
-Points that are no rows of the table above are single updates after one to warm up, and noisy."""
+Points that are no rows of the table above are single updates after those to warm up, and noisy."""
 
 
 def markdown(report: dict[str, Any], has_picture: bool) -> str:

@@ -11,10 +11,13 @@ import numpy as np
 VELOCITY = "rmdp/HalfCheetahVelocity-v0"
 GATHERING = "rmdp/ResourceGathering-v0"
 
-#: One update: transitions per policy, transitions per policy and minibatch, epochs. All else are defaults of PPO.
+#: One update: transitions per policy, transitions per policy and minibatch, epochs. All else are defaults.
 WORK: dict[str, Any] = {"n_steps": 2048, "batch_size": 64, "n_epochs": 10}
 #: To see whether everything runs
 QUICK_WORK = {"n_steps": 64, "batch_size": 32, "n_epochs": 2}
+
+#: Updates before any is timed: assignments choose after a few
+WARM_UP = 10
 
 #: Outputs of a critic of low rank
 RANK = 32

@@ -10,6 +10,9 @@ import torch as th
 
 from sb3_rmdp.common.trajectories import MEMORY, Trajectory, joined, nearly_equal
 
+#: Length of reward vectors up to which returns are remembered in double precision
+PRECISE = 1024
+
 
 class Episode:
     """
@@ -22,7 +25,7 @@ class Episode:
     """
 
     def __init__(self, returns: np.ndarray, trajectory: Trajectory, utilities: np.ndarray, moment: np.ndarray):
-        self.returns, self.utilities, self.moment = returns, utilities, moment.astype(np.float64)
+        self.returns, self.utilities, self.moment = returns, utilities, moment
         #: Without rewards, which are many numbers
         self.trajectory = trajectory._replace(reward_vectors=trajectory.reward_vectors[:0].copy())
         #: Equal for episodes in which the same was done
@@ -57,6 +60,19 @@ class Episode:
         episode.n_samples = n_samples
         return episode
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.trajectory.nbytes + self.returns.nbytes + self.utilities.nbytes + self.moment.nbytes
+
+    def own_memory(self) -> None:
+        """Copy what belongs to a rollout; numbers of many agents in single precision, of which there are two each."""
+        precision = np.float64 if len(self.returns) <= PRECISE else np.float32
+        self.returns, self.moment = (
+            array.astype(precision) if array.base is not None or array.dtype != precision else array
+            for array in (self.returns, self.moment)
+        )
+
     def state(self) -> dict[str, Any]:
         """All of it as tensors."""
         seen = self.trajectory.observations
@@ -85,7 +101,7 @@ class Archive:
     A bounded number of episodes, none of which another one beats, or a newer one equals, for every agent.
 
     :param size: number of episodes that are kept at most
-    :param nbytes: memory that their observations and actions take at most; one episode is kept in any case
+    :param nbytes: memory that they take at most; one episode is kept in any case
     """
 
     def __init__(self, size: int, nbytes: int = MEMORY):
@@ -101,7 +117,7 @@ class Archive:
     @property
     def is_full(self) -> bool:
         """Whether there are more episodes than are to be kept."""
-        memory = sum(episode.trajectory.nbytes for episode in self.episodes)
+        memory = sum(episode.nbytes for episode in self.episodes)
         return len(self.episodes) > self.size or memory > self.nbytes
 
     def get_state(self) -> dict[str, Any]:
@@ -141,6 +157,8 @@ class Archive:
             # Of equal ones the newest is kept: what has been tried for long is not all that is as good
             kept = undominated(np.array([episode.utilities for episode in candidates[::-1]]))
             self.episodes = [candidates[-1 - i] for i in kept[::-1]]
+            for episode in self.episodes:
+                episode.own_memory()
 
     def detours(self, group: np.ndarray, way: Trajectory, count: int) -> Trajectory | None:
         """
@@ -179,7 +197,7 @@ class Archive:
         :param scores: (n_episodes,)
         """
         order = np.argsort(-scores, kind="stable")
-        memory = np.cumsum([self.episodes[i].trajectory.nbytes for i in order])
+        memory = np.cumsum([self.episodes[i].nbytes for i in order])
         unwanted = np.zeros(len(self.episodes), dtype=bool)
         unwanted[order[self.size :]] = True
         unwanted[order[1:][memory[1:] > self.nbytes]] = True

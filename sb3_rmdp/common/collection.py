@@ -77,7 +77,8 @@ class RolloutCollection(ResumableRun):
         self._mean_returns = self._return_tracker.means
         assert self.env is not None
         self._unseen_ends = UnseenEnds(self.env)
-        self._recorder = TrajectoryRecorder(self.n_envs) if self.assignment.needs_trajectories else None
+        needed, copied = self.assignment.needs_trajectories, self.assignment.copies_rewards
+        self._recorder = TrajectoryRecorder(self.n_envs, copies_rewards=copied) if needed else None
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

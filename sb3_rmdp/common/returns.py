@@ -57,15 +57,17 @@ class ReturnTracker:
 
     def get_state(self) -> dict[str, np.ndarray]:
         """
-        :return: sums of running episodes, and of those that ended since the last call of :meth:`utilities`
+        :return: sums of running episodes, and of those that ended since the last call of :meth:`utilities`; usual numbers
         """
-        return {"running": self._running.copy(), "sums": self._sums.copy(), "counts": self._counts.copy()}
+        ended = {"sums": self._sums.copy(), "counts": self._counts.copy(), "usual": self.usual.numpy().copy()}
+        return {"running": self._running.copy(), **ended}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """
         :param state: from :meth:`get_state`, of as many environments
         """
         self._running[:], self._sums[:], self._counts[:] = state["running"], state["sums"], state["counts"]
+        self.usual[:] = th.from_numpy(state["usual"])
 
     def add(self, reward_vectors: np.ndarray) -> None:
         """

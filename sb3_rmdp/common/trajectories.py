@@ -92,12 +92,14 @@ class TrajectoryRecorder:
 
     :param n_envs: number of environments
     :param nbytes: memory that an episode may take in each of them. Of a longer one nothing is kept: it may never end
+    :param copies_rewards: copy rewards of episodes that end; otherwise those within one rollout are views of it
     """
 
-    def __init__(self, n_envs: int, nbytes: int = MEMORY):
+    def __init__(self, n_envs: int, nbytes: int = MEMORY, copies_rewards: bool = True):
         #: Pieces of the episode that has begun; ``None`` if it is too long
         self._begun: list[list[Trajectory] | None] = [[] for _ in range(n_envs)]
         self._nbytes = nbytes
+        self._copies_rewards = copies_rewards
 
     def get_state(self) -> list[list[tuple[Any, ...]] | None]:
         """
@@ -135,7 +137,7 @@ class TrajectoryRecorder:
         begins = [0] * len(self._begun)
         episodes: list[Trajectory | None] = []
         for step, env in np.argwhere(ends).tolist():
-            self._take(observations, actions, reward_vectors, slice(begins[env], step + 1), env, 1)
+            self._take(observations, actions, reward_vectors, slice(begins[env], step + 1), env, None)
             pieces = self._begun[env]
             episodes.append(None if pieces is None else joined(pieces)._replace(truncated=(step, env) in timeouts))
             self._begun[env] = []
@@ -153,8 +155,9 @@ class TrajectoryRecorder:
         reward_vectors: np.ndarray,
         steps: slice,
         env: int,
-        stride: int,
+        stride: int | None,
     ) -> None:
+        """Add a piece of an episode; with a stride of the rewards if it goes on, ``None`` if it has ended."""
         pieces = self._begun[env]
         if pieces is None:
             return
@@ -164,7 +167,10 @@ class TrajectoryRecorder:
             if isinstance(observations, dict)
             else observations[steps, env].copy()
         )
-        pieces.append(Trajectory(own, actions[steps, env].copy(), reward_vectors[steps, env][::stride].copy()))
+        rewards = reward_vectors[steps, env][::stride]
+        if stride is not None or self._copies_rewards:
+            rewards = rewards.copy()
+        pieces.append(Trajectory(own, actions[steps, env].copy(), rewards))
         if sum(piece.nbytes for piece in pieces) > self._nbytes:
             self._begun[env] = None
 

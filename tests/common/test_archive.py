@@ -95,6 +95,7 @@ def test_returns_of_a_caller_are_left_alone() -> None:
 def test_rewards_of_every_step_are_not_kept() -> None:
     one = episode([3.0, 2.0], moment=[1.0, 0.5])
     assert one.trajectory.reward_vectors.shape == (0, 2)
+    one.own_memory()
     assert one.moment.tolist() == [1.0, 0.5] and one.moment.dtype == np.float64
 
 
@@ -113,7 +114,9 @@ def test_memory_is_bounded_by_the_best_scores() -> None:
 
 
 def test_memory_is_bounded_by_the_length_of_episodes() -> None:
-    each = episode([0.0, 0.0]).trajectory.nbytes
+    one = episode([0.0, 0.0])
+    one.own_memory()
+    each = one.nbytes
     for room, left in ((10 * each, [0.0, 1.0, 2.0, 3.0]), (2 * each, [1.0, 3.0]), (2 * each - 1, [3.0]), (1, [3.0])):
         archive = Archive(size=10, nbytes=room)
         archive.add([episode([float(i), float(-i)], actions=i) for i in range(4)])

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sb3_rmdp.common.assignment import EMAssignment, EpisodeAssignment
+from sb3_rmdp.common.assignment import EMAssignment, EpisodeAssignment, episodes
 from tests.common.told import QUICK, Told, aims, lessons, play, tell
 
 
@@ -207,3 +207,22 @@ def test_nothing_happens_before_everybody_is_known() -> None:
     assert len(assignment.archive) == 1
     tell(assignment, [(1, [4, 0, 0, 0], 1.0)])
     assert assignment.representatives.tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("k", "n_agents", "expected"), [(3, 25, 10), (5, 1000, 10), (20, 1000, 2), (50, 1000, 1), (50, 50_000, 1)]
+)
+def test_fewer_sets_are_searched_from_where_each_search_takes_longer(
+    k: int, n_agents: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def searches(utilities: np.ndarray, costs: np.ndarray, restarts: int, random: np.random.Generator) -> list[np.ndarray]:
+        asked.append(restarts)
+        return [np.arange(k)]
+
+    monkeypatch.setattr(episodes, "searches", searches)
+    assignment = EpisodeAssignment(n_agents, k, seed=0, warm_start=0)
+    pays = np.random.default_rng(0).random((k, n_agents))
+    tell(assignment, [(j, pays[j], float(j)) for j in range(k)])
+    assert asked == [expected]

@@ -34,6 +34,8 @@ class Assignment(nn.Module, ABC):
     needs_agent_advantages: ClassVar[bool] = False
     #: True if the method wants to know what was seen and done in episodes, beside what they paid
     needs_trajectories: ClassVar[bool] = False
+    #: False if rewards in trajectories are only looked at while they are told: they are then views of a rollout, which change
+    copies_rewards: ClassVar[bool] = True
     #: True if factored rewards are to be told as they are, one number per feature; else they are told agent by agent.
     takes_features: ClassVar[bool] = False
     #: Optimizer of the parameters, if there are any; stepped with the policy's, saved in the zip.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,15 +10,19 @@ import torch as th
 from scipy.optimize import linear_sum_assignment
 
 from sb3_rmdp.common.agent_weights import AgentWeights
-from sb3_rmdp.common.archive import Archive, Episode, best_places, cosines
+from sb3_rmdp.common.archive import PRECISE, Archive, Episode, best_places, cosines
 from sb3_rmdp.common.arguments import Count, Number
 from sb3_rmdp.common.assignment.em import EMAssignment, fill_empty_groups, greedy_representatives
 from sb3_rmdp.common.facility_location import searches, swap_gains, total
 from sb3_rmdp.common.pace import ByHeart, ByPractice, Pace
 from sb3_rmdp.common.trajectories import Lesson, Trajectory
 
-#: Agents by whom episodes are compared: enough to know groups by, whatever the number of agents
+#: Agents by whom episodes are compared, drawn from the seed: enough to know groups by, whatever the number of agents
 COMPARED = 1024
+
+#: Representatives times compared agents up to which one random set is searched from; as many less as there are more of them.
+#: With fifty and a thousand, ten searches took longer than the update
+SEARCHED = 50_000
 
 #: Cosine of utilities from which on two candidates do much the same
 ALIKE = 0.6
@@ -65,7 +70,7 @@ class EpisodeAssignment(EMAssignment):
     :param mixing: weight of the newest rollout in the moving average of returns; larger than in EM, since agents rely on
         episodes where averages are young
     :param warm_start: rollouts before the first reassignment
-    :param archive_size: number of episodes that are remembered at most, and fewer if they are long: 64 MiB
+    :param archive_size: number of episodes that are remembered at most, and fewer if they are long, or agents many: 64 MiB
     :param patience: rollouts that a representative has to learn to serve a far place
     :param move_cost: share of what its agents would lose without it that a representative's move to a far place has to gain
         at least, since they have to wait; not asked for where actions are countable, and learned soon
@@ -74,7 +79,8 @@ class EpisodeAssignment(EMAssignment):
     :param stagnation: rollouts without a gain after which a representative imitates what it has not found by itself. Where
         actions are countable, and no more are left of the training, nobody is sent far away
     :param restarts: random sets of episodes from which a better choice is looked for after every rollout, where actions are
-        countable; 0: swaps from what is there are all
+        countable, at most: as many as 50 000 divided by k and by the number of agents, 1024 at most; 0: swaps from what is
+        there are all
     :param detours: other episodes, the best for its agents, that a representative practises beside the one it imitates, where
         actions are countable; 0: none
     :param sideways: rollouts without a gain after which one that imitates goes over to another episode that is worth as much,
@@ -84,6 +90,7 @@ class EpisodeAssignment(EMAssignment):
 
     takes_features: ClassVar[bool] = True
     needs_trajectories: ClassVar[bool] = True
+    copies_rewards: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -115,8 +122,9 @@ class EpisodeAssignment(EMAssignment):
         self.aims: list[Episode | None] = [None] * k
         #: Rollouts that a representative still has to reach a far place
         self.time_left = np.zeros(k, dtype=np.int64)
-        n_compared = min(n_agents, COMPARED)
-        self._compared = np.linspace(0, n_agents - 1, n_compared).astype(np.int64)
+        # Evenly spread ones could miss whole kinds of agents
+        some = np.random.default_rng(seed).choice(n_agents, COMPARED, replace=False) if n_agents > COMPARED else n_agents
+        self._compared = np.sort(some) if n_agents > COMPARED else np.arange(n_agents)
         self._weights_of_compared: np.ndarray | None = None
         #: What the group of a representative had at best, the rollouts since then, and whether it imitates since then
         self._best = np.full(k, -np.inf)
@@ -141,16 +149,25 @@ class EpisodeAssignment(EMAssignment):
             self._weights_of_compared = self.reward_weights.weights[self._compared].double().cpu().numpy()
         return self._weights_of_compared
 
-    def _utilities(self, rewards: np.ndarray) -> np.ndarray:
-        """What rewards (rows, n_rewards) are to the agents by whom episodes are compared, (rows, n_compared)."""
+    def _utilities(self, rewards: Iterable[np.ndarray]) -> np.ndarray:
+        """What rewards, rows of (n_rewards,), are to the agents by whom episodes are compared, (rows, n_compared)."""
         weights = self._compared_weights
-        return rewards[:, self._compared] if weights is None else rewards @ weights.T
+        if weights is None:
+            return np.array([row[self._compared] for row in rewards], dtype=np.float64).reshape(-1, len(self._compared))
+        return np.array([*rewards], dtype=np.float64) @ weights.T
 
     def record_trajectories(self, trajectories: list[Trajectory], returns: list[np.ndarray]) -> None:
-        paid = (np.array(of_one, dtype=np.float64) for of_one in returns)
+        paid = (np.asarray(of_one, dtype=np.float64) for of_one in returns)
         aims = [aim for aim in self.aims if aim is not None]
         self.archive.add([self._episode(*pair) for pair in zip(paid, trajectories, strict=True)], aims)
         self._falls |= not all(trajectory.truncated for trajectory in trajectories)
+        if len(self.q_table) > PRECISE and self.archive.is_full:
+            self._forget_some(0.0)  # at once: with many agents, a rollout of short episodes takes as much as its rewards
+
+    def _forget_some(self, n_moments: float) -> None:
+        """Keep the episodes that are best for somebody, by what they paid or by what they promise."""
+        paid, promised = (self._worth(self.archive.episodes, n) for n in (0.0, n_moments))
+        self.archive.keep_best(-np.minimum(best_places(paid), best_places(promised)))
 
     def _episode(self, returns: np.ndarray, trajectory: Trajectory) -> Episode:
         utilities = self._utilities(returns[None])[0]
@@ -173,8 +190,7 @@ class EpisodeAssignment(EMAssignment):
             self._teach(own, new)
         self._progress = progress
         if self.archive.is_full:
-            paid, promised = (self._worth(self.archive.episodes, n) for n in (0.0, n_moments))
-            self.archive.keep_best(-np.minimum(best_places(paid), best_places(promised)))
+            self._forget_some(n_moments)
 
     def _promised_moments(self, own: np.ndarray, progress: float) -> float:
         """For how many moments promises count: as many as the best representative can keep up now, as long as they count."""
@@ -193,7 +209,7 @@ class EpisodeAssignment(EMAssignment):
         paid = np.array([episode.utilities for episode in episodes]).reshape(-1, len(self._compared))
         if n_moments <= 0.0 or not episodes:
             return paid
-        promised = n_moments * self._utilities(np.array([episode.moment for episode in episodes]))
+        promised = n_moments * self._utilities(episode.moment for episode in episodes)
         return np.where(promised > 0.0, np.maximum(paid, promised), paid)
 
     def _values(self, own: np.ndarray, n_moments: float) -> np.ndarray:
@@ -239,7 +255,8 @@ class EpisodeAssignment(EMAssignment):
         costs[:, self.time_left > 0] = np.inf
         costs[np.arange(k), np.arange(k)] = 0.0
         best, best_gain, present = np.arange(k), 0.0, total(candidates, np.arange(k))
-        for chosen in searches(candidates, costs, pace.n_searches, self._random):
+        n_searches = min(pace.n_searches, max(1, SEARCHED // (k * len(self._compared))))
+        for chosen in searches(candidates, costs, n_searches, self._random):
             # Who does something like it already goes there
             places, who = linear_sum_assignment(-alike[chosen])
             chosen = chosen[places][np.argsort(who)]
@@ -289,7 +306,7 @@ class EpisodeAssignment(EMAssignment):
         aims = [aim if relied else None for aim, relied in zip(self.aims, relied_on, strict=True)]
         nothing = np.zeros(len(self.q_table))
         paid = np.stack([nothing if aim is None else aim.returns for aim in aims], axis=1)
-        moments = np.stack([nothing if aim is None else n_moments * aim.moment for aim in aims], axis=1)
+        moments = np.stack([nothing if aim is None else n_moments * aim.moment.astype(np.float64) for aim in aims], axis=1)
         own, aimed = self.q_rewards, th.tensor([aim is not None for aim in aims], device=self.q_table.device)
         tables = [own, th.as_tensor(paid).to(own), th.as_tensor(moments).to(own)]
         for agents in self.reward_weights.blocks():
@@ -355,6 +372,7 @@ class EpisodeAssignment(EMAssignment):
             "falls": self._falls,
             "varies": self.archive.varies,
             "progress": self._progress,
+            "compared": th.as_tensor(self._compared),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -367,6 +385,12 @@ class EpisodeAssignment(EMAssignment):
         self._stagnant = np.array(state["stagnant"], dtype=np.int64)
         self._imitating = np.array(state["imitating"], dtype=bool)
         self._best_moment = state["best_moment"]
+        if "compared" in state:
+            self._compared = state["compared"].cpu().numpy()
+        elif self.n_agents > COMPARED:
+            # Utilities in files of earlier versions are those of agents that were evenly spread
+            self._compared = np.linspace(0, self.n_agents - 1, COMPARED).astype(np.int64)
+        self._weights_of_compared = None
         # Older files do not have these: what happens next tells
         self._falls = state.get("falls", False)
         self.archive.varies = state.get("varies", False)
