@@ -227,7 +227,8 @@ class AlphaFair(Welfare):
             agent, least = int(shifted.argmin()), float(utilities.min())
             raise ValueError(
                 f"this welfare is one of utilities that are not negative, and the {agent}-th has {least:.6g}: "
-                f"choose welfare_kwargs=dict(shift=...) of {-least:.6g} or more"
+                f"choose welfare_kwargs=dict(shift=...) of {-least:.6g} or more, not "
+                f"shift={shown(self.shift)}"
             )
         return shifted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
@@ -10,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gymnasium as gym
 import optuna
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
@@ -150,6 +152,11 @@ class RepresentedExperimentManager(ExperimentManager):
         if self.same_env_kwargs:
             # RL Zoo does so with those of the command line; with those of a file it would evaluate another population
             self.eval_env_kwargs = evaluated
+        if not eval_env:
+            # One tells how many agents there are, unless a wrapper does, before there is one for each representative
+            with contextlib.closing(gym.make(self.env_name.gym_id, **evaluated)) as one:
+                if one.has_wrapper_attr("n_agents"):
+                    check_budget(self.budget, one.get_wrapper_attr("n_agents"))
         self.env_kwargs = training_kwargs(evaluated, self.max_episode_steps)
         try:
             if n_envs > MANY_ENVS and not eval_env:

@@ -53,5 +53,6 @@ def check_representatives(representatives: Sequence[int] | np.ndarray, n_agents:
         raise ValueError(f"representatives={shown(representatives)} has dtype {array.dtype}: give integers in [0, {k})")
     wrong = array[(array < 0) | (array >= k)]
     if wrong.size:
-        raise ValueError(f"representatives contains {wrong[0]}: with k={k} representatives are numbered 0 to {k - 1}")
+        why = f"with k={k} representatives are numbered 0 to {k - 1}"
+        raise ValueError(f"representatives={shown(representatives)} contains {wrong[0]}: {why}")
     return array.astype(np.int64)
