@@ -66,6 +66,8 @@ class ResumableRun(OnPolicyAlgorithm):
     #: Where the training was when the rollout began; ``None`` between two rollouts
     _rollout_start: dict[str, Any] | None = None
     _run_callback: BaseCallback | None = None
+    #: Where the last training ended, for files that are written when the processes of its environments are closed
+    _at_end: dict[str, Any] | None = None
     #: Rollouts since the training began, however often it was broken off, and between two lines of the log
     _n_rollouts = 0
     _log_interval = 1
@@ -83,7 +85,9 @@ class ResumableRun(OnPolicyAlgorithm):
         counted = isinstance(log_interval, int) and log_interval > 1
         self._log_interval = log_interval if counted else 1
         every = 1 if counted else log_interval
-        return super().learn(total_timesteps, callback, every, tb_log_name, reset_num_timesteps, progress_bar)
+        super().learn(total_timesteps, callback, every, tb_log_name, reset_num_timesteps, progress_bar)
+        self._at_end = self._whereabouts() if self._rollout_start is None and self._run_callback is not None else None
+        return self
 
     def _setup_learn(
         self,
@@ -131,7 +135,14 @@ class ResumableRun(OnPolicyAlgorithm):
             return self._run_state  # nothing has happened since it was loaded
         if self._rollout_start is None and (self._return_tracker is None or self.env is None):
             return b""
-        state = self._whereabouts() if self._rollout_start is None else self._rollout_start
+        state = self._rollout_start
+        if state is None:
+            try:
+                state = self._whereabouts()
+            except (EOFError, OSError):
+                if self._at_end is None:
+                    return b""
+                state = self._at_end
         present = self._changing()
         changed = {name: before for name, before in state["changing"].items() if not _same(before, present[name])}
         return pack({**state, "changing": changed, "hyperparameters": self._changed_hyperparameters(state)})

@@ -66,7 +66,7 @@ class SavedRepresented(ResumableRun):
 
     def _excluded_save_params(self) -> list[str]:
         own = ["assignment", "welfare", "reward_weights", "_balanced", "_return_tracker", "_recorder", "_left_out"]
-        own += ["_run_state", "_rollout_start", "_run_callback", "_log_interval", "_unseen_ends"]
+        own += ["_run_state", "_rollout_start", "_run_callback", "_at_end", "_log_interval", "_unseen_ends"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -56,7 +56,7 @@ def env_state(env: gym.Env) -> list[tuple[str, Any]]:
     :return: the class and the state of each layer, the outermost first; nothing in it changes any more
     :raises NoStateError: if a layer does not tell
     """
-    return [(type(layer).__qualname__, _layer_state(layer)) for layer in _layers(env)]
+    return [(_name(layer), _layer_state(layer)) for layer in _layers(env)]
 
 
 def set_env_state(env: gym.Env, states: list[tuple[str, Any]]) -> None:
@@ -66,7 +66,7 @@ def set_env_state(env: gym.Env, states: list[tuple[str, Any]]) -> None:
     :raises NoStateError: if it has other layers
     """
     layers = list(_layers(env))
-    names, saved = [type(layer).__qualname__ for layer in layers], [name for name, _ in states]
+    names, saved = [_name(layer) for layer in layers], [name for name, _ in states]
     if names != saved:
         raise NoStateError(f"the environment is {' of '.join(names)}, and was {' of '.join(saved)}: make it as it was made")
     for layer, (_, state) in zip(layers, states, strict=True):
@@ -171,6 +171,11 @@ def _layers(env: gym.Env) -> Iterator[gym.Env]:
         yield env
         env = env.env
     yield env
+
+
+def _name(layer: gym.Env) -> str:
+    # RL Zoo's time limit takes the place of gymnasium's in every program that imports it
+    return type(layer).__qualname__.removeprefix("Patched")
 
 
 def _is_gymnasiums(env: Any, family: str) -> bool:

@@ -18,9 +18,10 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EveryNTimesteps
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecMonitor, VecNormalize
 
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.assignment import ASSIGNMENTS, EpisodeAssignment
@@ -39,6 +40,18 @@ ASSIGNMENT_KWARGS: dict[str, dict] = {
     "fixed": dict(representatives=[2, 1, 0, 1, 2]),
     "clustering": dict(universal_fraction=0.6),
 }
+
+
+SETTINGS: dict[str, Any] = dict(
+    learning_rate=lambda remaining: 1e-2 * remaining + 1e-4,
+    clip_range=lambda remaining: 0.1 + 0.1 * remaining,
+    n_steps=N_STEPS,
+    batch_size=4,
+    n_epochs=2,
+    seed=0,
+    device="cpu",
+    stats_window_size=5,
+)
 
 
 class Walk(Probe):
@@ -87,9 +100,7 @@ def make(assignment: str = "em", env: VecEnv | None = None, **kwargs: Any) -> Re
         k=K,
         assignment=assignment,
         assignment_kwargs=ASSIGNMENT_KWARGS.get(assignment),
-        learning_rate=lambda remaining: 1e-2 * remaining + 1e-4,
-        clip_range=lambda remaining: 0.1 + 0.1 * remaining,
-        **(dict(n_steps=N_STEPS, batch_size=4, n_epochs=2, seed=0, device="cpu", stats_window_size=5) | kwargs),
+        **(SETTINGS | kwargs),
     )
     model.set_logger(Logger(None, [Curve()]))
     return model
@@ -438,3 +449,21 @@ def test_settings_of_the_assignments_optimizer_can_change_on_loading(tmp_path: P
         assert group["lr"] == learning_rate and group["params"][0] is loaded.assignment.logits
         saved = model.assignment.optimizer.state_dict()["state"]
         assert_equal_states(loaded.assignment.optimizer.state_dict()["state"], saved)
+
+
+def test_files_of_a_training_whose_processes_are_closed(tmp_path: Path) -> None:
+    """RL Zoo closes environments, and saves then."""
+
+    def env() -> VecEnv:
+        return make_vec_env("sb3_rmdp.envs:rmdp/ResourceGathering-v0", 3, seed=5, vec_env_cls=SubprocVecEnv)
+
+    model = make(env=env(), learning_rate=1e-3, clip_range=0.2).learn(HALF)
+    model.save(tmp_path / "open")
+    model.get_env().close()
+    model.save(tmp_path / "closed")
+    logs = []
+    for name in ("open", "closed"):
+        broken = loaded(tmp_path / name, env())
+        logs.append(second_half(broken))
+        broken.get_env().close()
+    assert logs[0] == logs[1]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from sb3_rmdp import RepresentedPPO
+from sb3_rmdp.envs import ResourceGatheringEnv
+from sb3_rmdp.envs.states import env_state, set_env_state
 
 pytest.importorskip("rl_zoo3")
 
@@ -51,6 +53,20 @@ def test_ctrl_c_and_then_on(tmp_path: Path) -> None:
     without_ctrl_c = ["--hyperparams", *(f"{name}:{value}" for name, value in SMALL.items())]
     again = train_on(tmp_path, stopped / f"{name_of(GRID)}.zip", *without_ctrl_c)
     assert_equal_states(trained(again).get_parameters(), trained(unbroken).get_parameters())
+
+
+def test_rl_zoos_time_limit_is_gymnasiums() -> None:
+    """One is there where RL Zoo was imported before the environment was made, the other where it was not."""
+    from rl_zoo3.gym_patches import PatchedTimeLimit
+
+    theirs, ours = (limit(ResourceGatheringEnv(), 30) for limit in (PatchedTimeLimit, PatchedTimeLimit.__base__))
+    assert type(theirs) is not type(ours)
+    for env in (theirs, ours):
+        env.reset()
+    theirs.step(0)
+    set_env_state(ours, env_state(theirs))
+    assert ours._elapsed_steps == 1
+    np.testing.assert_array_equal(ours.step(1)[0], theirs.step(1)[0])
 
 
 def test_what_cannot_be_resumed_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
