@@ -41,6 +41,7 @@ def write_report(
     saved_as: str | Path | None = None,
     date: datetime | None = None,
     max_episode_steps: int | None = None,
+    trusted: bool = False,
 ) -> Findings:
     """
     Evaluate a model and write one HTML file about it that needs nothing else: no network, no folder beside it.
@@ -62,6 +63,7 @@ def write_report(
     :param saved_as: file that ``model`` was loaded from, whose hash the report is to tell; not needed if ``model`` is a file
     :param date: of the report, now by default
     :param max_episode_steps: steps that an episode may take, as for :func:`evaluate_welfare`
+    :param trusted: whether code in the zip file of the model may run, see :meth:`RepresentedPPO.load`
     :return: the numbers
     :raises FileNotFoundError: if there is no such model
     :raises ValueError: if the model is broken, does not fit its environment, or an argument is out of its range
@@ -73,7 +75,7 @@ def write_report(
     write_page = load_page()
     if not isinstance(model, RepresentedOnPolicyAlgorithm):
         saved_as = model_file(model)
-        model = RepresentedPPO.load(saved_as)
+        model = RepresentedPPO.load(saved_as, trusted=trusted)
     venv = as_vec_env(represented_vec_env(env, model.k) if isinstance(env, str) else env)
     try:
         check_no_reward_normalization(venv)

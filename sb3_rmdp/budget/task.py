@@ -14,6 +14,9 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp import RepresentedPPO, WelfareEvaluation, evaluate_welfare
+
+# "as": earlier versions had `described` here
+from sb3_rmdp.budget.describing import described as described
 from sb3_rmdp.budget.describing import name_of
 from sb3_rmdp.common.population import check_budget
 from sb3_rmdp.common.seeds import EVALUATION_SEED
