@@ -36,7 +36,7 @@ def reassign(assignment: Assignment, tracker: ReturnTracker, progress: float, we
         logs["assignment/lessons"] = len(lessons)
         logs["assignment/moves"] = sum(lesson.new for lesson in lessons)
     served, tracker.shares = _served(assignment, probabilities, tracker.utilities())
-    if np.isfinite(served).all():
+    if not np.isnan(served).any():
         logs["rollout/social_welfare"] = float(served.mean())
         logs["rollout/welfare_min"] = float(served.min())
     if not welfare.is_plain:

@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import is_vectorized_observation
 from sb3_rmdp.common.normalization import WHOLE
 from sb3_rmdp.common.population import check_agent
 from sb3_rmdp.common.serving import of_one_call
+from sb3_rmdp.common.finite import check_finite_observation
 from sb3_rmdp.common.spaces import space_from_json
 from sb3_rmdp.export.graph import RUNNER, check_installed, open_session, run_session
 from sb3_rmdp.export.manifest import read_assignment, read_listed, verify
@@ -162,8 +163,9 @@ class ExportedRepresentative:
         :param episode_start:
         :param deterministic: take the mode; samples need ``backend="sb3"``
         :return: actions, and ``None`` in the place of a state
-        :raises ValueError: if observations are of another shape, or a sample is asked of ONNX
+        :raises ValueError: if observations are of another shape or not finite, or a sample is asked of ONNX
         """
+        check_finite_observation(observation)
         if self.ppo is not None:
             return of_one_call(self.ppo.policy).predict(observation, deterministic=deterministic)[0], None
         if not deterministic:

@@ -198,6 +198,15 @@ def test_loaded_exports_act(exported: tuple[RepresentedPPO, Path], backend: str)
         assert not np.allclose(loaded.predict(obs, 0, deterministic=False)[0], loaded.predict(obs, 0, deterministic=False)[0])
 
 
+@pytest.mark.parametrize("backend", ["onnx", "sb3"])
+def test_loaded_exports_refuse_observations_that_are_not_finite(exported: tuple[RepresentedPPO, Path], backend: str) -> None:
+    model, folder = exported
+    obs = np.zeros(model.observation_space.shape or (), np.float32)
+    obs.flat[1] = np.nan
+    with pytest.raises(ValueError, match=r"observation\[1\] is nan"):
+        load_exported(folder, backend).predict(obs, agent=0)
+
+
 def test_dicts_and_images_as_the_environment_gives_them(tmp_path: Path) -> None:
     model = CASES["multi_input"]()
     export(model, tmp_path / "export")
