@@ -14,10 +14,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.preprocessing import maybe_transpose
 from stable_baselines3.common.utils import is_vectorized_observation
 
+from sb3_rmdp.common.finite import check_finite_observation
 from sb3_rmdp.common.normalization import WHOLE
 from sb3_rmdp.common.population import check_agent
 from sb3_rmdp.common.serving import of_one_call
-from sb3_rmdp.common.finite import check_finite_observation
 from sb3_rmdp.common.spaces import space_from_json
 from sb3_rmdp.export.graph import RUNNER, check_installed, open_session, run_session
 from sb3_rmdp.export.manifest import read_assignment, read_listed, verify
