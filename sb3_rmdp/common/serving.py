@@ -20,10 +20,12 @@ def own_distribution(shared: SomeDistribution) -> SomeDistribution:
     each other's.
 
     :param shared: the policy's
-    :return: a copy; exploration matrices of gSDE are shared. The object itself if its class is not one of SB3's, since it may
-        remember what it drew, as noise that is correlated in time does
+    :return: a copy; exploration matrices of gSDE are shared. The object itself if its class is not one of SB3's, or a
+        method was set on it, since it may remember what it drew, as noise that is correlated in time does
     """
-    return copy.copy(shared) if type(shared).__module__ == distributions.__name__ else shared
+    known = type(shared).__module__ == distributions.__name__
+    replaced = any(callable(getattr(type(shared), name, None)) for name in vars(shared))
+    return copy.copy(shared) if known and not replaced else shared
 
 
 def of_one_call(policy: ActorCriticPolicy) -> ActorCriticPolicy:

@@ -63,7 +63,7 @@ class Welfare(ABC):
         self.n_agents = n_agents
         self.step = Number(0, LARGEST_COEFFICIENT, above=True).check("step", step)
         self.mixing = Number(0, 1, above=True).check("mixing", mixing)
-        self.max_ratio = Number(1, LARGEST_COEFFICIENT).check("max_ratio", max_ratio)
+        self.max_ratio = Number(1, LARGEST_UTILITY).check("max_ratio", max_ratio)
         self.outside_options = _per_agent("outside_options", outside_options, n_agents)
         self.minimum = _per_agent("minimum", minimum, n_agents)
         #: Averages of utilities, what they were divided by to become averages, and multipliers, (3, n_agents), for a model's

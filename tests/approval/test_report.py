@@ -245,7 +245,7 @@ def test_what_is_wrong_is_said_before_anything_takes_time(tmp_path: Path, monkey
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file is no folder: give another place"):
         write_report(model, env, tmp_path / "file" / "report.html")
-    with pytest.raises(IsADirectoryError, match="is a folder: give a file in it"):
+    with pytest.raises(IsADirectoryError, match="is a folder, give a file in it"):
         (tmp_path / "x.html").mkdir()
         write_report(model, env, tmp_path / "x.html")
     with pytest.raises(OSError, match="is no folder"):

@@ -111,5 +111,5 @@ def test_the_best_model_so_far_is_a_copy() -> None:
 
 
 def test_no_window() -> None:
-    with pytest.raises(ValueError, match="window=0 counts rollouts"):
+    with pytest.raises(ValueError, match="window=0: give an integer of at least 1"):
         KeepBestCallback(0)

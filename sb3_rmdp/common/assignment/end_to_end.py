@@ -11,6 +11,9 @@ from sb3_rmdp.common.arguments import LARGEST_COEFFICIENT, Flag, Number
 from sb3_rmdp.common.assignment.base import Assignment
 from sb3_rmdp.common.losses import block_means, clipped_slope
 
+#: Transitions of a block that are equal by chance too seldom to matter
+MANY = 16
+
 
 class EndToEndAssignment(Assignment):
     """
@@ -64,7 +67,7 @@ class EndToEndAssignment(Assignment):
         with th.no_grad():
             advantages = th.bmm(agent_advantages, alpha.t()[:, :, None])[:, :, 0]
             means = block_means(advantages, weights)[:, None]
-            scale = spreads(advantages, weights)[:, None] + 1e-8
+            scale = spreads(advantages, weights)[:, None]
             if self.centred:
                 advantages = advantages - means
             slopes = clipped_slope(ratio, advantages, clip_range) / scale
@@ -79,10 +82,11 @@ def spreads(advantages: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
     """
     What the advantages of each representative are divided by: their standard deviation.
 
-    A single transition has none, nor have transitions in which the same was done, and a gradient divided by (almost) nothing
-    would fill Adam's second moments for tens of thousands of minibatches. Such blocks take the mean of the others instead. A
-    spread is told from none by the root mean square, the more easily the more transitions there are: of two that are almost
-    equal by chance, it says as little as of one.
+    A single transition has none, nor have a few in which the same was done by chance, and a gradient divided by (almost)
+    nothing would fill Adam's second moments for tens of thousands of minibatches. Such blocks take the mean of the others
+    instead. A spread is told from none by the root mean square, the more easily the more transitions there are: of two that
+    are almost equal by chance, it says as little as of one. Of :data:`MANY` it is always told: a representative that does the
+    same in all of them has settled, and agents that it does not suit must still be able to leave it.
 
     :param advantages: (k, batch)
     :param weights: 1 for a transition, 0 for padding, (k, batch); ``None`` if nothing is padded
@@ -92,7 +96,8 @@ def spreads(advantages: th.Tensor, weights: th.Tensor | None) -> th.Tensor:
     own = block_means((advantages - means) ** 2, weights).sqrt()
     squares = block_means(advantages**2, weights)
     counts = th.full_like(own, advantages.shape[1]) if weights is None else weights.sum(dim=1)
-    known = own * counts**2 > squares.sqrt()
+    known = (own * counts**2 > squares.sqrt()) | (counts >= MANY)
+    own = own + 1e-8
     of_others = th.where(known, own, 0.0).sum() / known.sum().clamp(min=1)
     usual = th.where(known.any(), of_others, squares.mean().sqrt())
     return th.where(known, own, th.where(usual > 0.0, usual, 1.0))
