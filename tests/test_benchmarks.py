@@ -141,7 +141,7 @@ def test_a_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_rows_without_figures_are_reported() -> None:
     row = {"name": "x", "case": vars(Case(50, 1000, critic_rank=8)), "target": "≥ 14", "skipped": "for a reason"}
-    report = dict(command="", date="", seconds=1, quick=False, rows=[row], curves=[], versions={}, assignment="em")
+    report = dict(command="", date="", seconds=1, quick=False, rows=[row], curves=[], versions={}, assignment="em", warm_up=1)
     report["machine"] = dict(cpu="", cores=1, memory_gb=1, load_at_start=0)
     report["work"] = dict(n_steps=1, n_epochs=1, batch_size=1)
     assert "| (50, 1000), critic_rank=8 |  |  |  |  | ≥ 14 |  | skipped: for a reason |" in markdown(report, has_picture=False)

@@ -43,6 +43,19 @@ def training() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def outside_of_training() -> Iterator[None]:
+    """
+    While this lasts, functions that are :func:`apart_from_training` draw as they do where nothing is trained: for who takes
+    care of the training's random numbers, and wants those that an evaluation after it would have.
+    """
+    depth, _trainings.depth = getattr(_trainings, "depth", 0), 0
+    try:
+        yield
+    finally:
+        _trainings.depth = depth
+
+
+@contextlib.contextmanager
 def other_random_numbers() -> Iterator[None]:
     """Draws in here neither change those that come after nor repeat them: they begin with a seed drawn from these."""
     with same_random_numbers_after():

@@ -21,7 +21,7 @@ from sb3_rmdp.common.callbacks import KeepBestCallback
 from sb3_rmdp.common.evaluation import as_vec_env
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_budget, population_of
-from sb3_rmdp.common.random_numbers import same_random_numbers_after
+from sb3_rmdp.common.random_numbers import outside_of_training, same_random_numbers_after
 from sb3_rmdp.common.seeds import EVALUATION_SEED
 from sb3_rmdp.envs.contract import integer
 from sb3_rmdp.sweep.config import Run
@@ -131,7 +131,7 @@ class Checkpoints(BaseCallback):
 
     def _evaluate(self) -> None:
         now = time.perf_counter()
-        with same_random_numbers_after():
+        with same_random_numbers_after(), outside_of_training():
             model = self.model if self.keep is None else self.keep.best_model()
             self.rows.append(evaluated_row(model, self.run, self._next, now - self._start - self._paused))
         self._paused += time.perf_counter() - now

@@ -227,12 +227,11 @@ def both_ways(told: list[Told], weights: np.ndarray) -> list[Told]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_told_by_features_it_does_as_told_by_agents(seed: int) -> None:
-    """Small numbers, so that nothing is rounded."""
+    """Multiples of 1/64, so that sums are exact, and too many of them for ties, which rounding would decide elsewhere."""
     rng = np.random.default_rng(seed)
     n_agents, n_features, k = 200, 5, 3
-    weights = (rng.integers(-2, 9, size=(n_agents, n_features)) * (rng.random((n_agents, n_features)) < 0.4)).astype(
-        np.float32
-    )
+    weights = rng.integers(-128, 576, size=(n_agents, n_features)) / 64 * (rng.random((n_agents, n_features)) < 0.4)
+    weights = weights.astype(np.float32)
     kwargs: dict[str, Any] = dict(mixing=1.0, warm_start=2, patience=3, archive_size=6)
     few, many = EpisodeAssignment(n_agents, k, **kwargs), EpisodeAssignment(n_agents, k, **kwargs)
     few.connect(AgentWeights(n_agents, th.as_tensor(weights)), AgentWeights(n_agents, th.as_tensor(weights)))

@@ -17,7 +17,7 @@ from tests.export.models import ARM, FLOATS, untrained
 def test_threads_get_the_actions_for_what_they_observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = untrained("MlpPolicy", FLOATS, ARM)
     export(model, tmp_path / "service", onnx=False)
-    one = load_exported(tmp_path / "service").representative(0)
+    one = load_exported(tmp_path / "service", "sb3").representative(0)
     seen = [np.full((rows, 3), value, np.float32) for rows, value in ((2, -1.5), (5, 1.5))]
     alone = [one.predict(obs)[0] for obs in seen]
     assert not np.allclose(alone[0][0], alone[1][0])
