@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_rmdp.commands import check_device
 from sb3_rmdp.common.on_policy_algorithm import RepresentedOnPolicyAlgorithm
 from sb3_rmdp.common.population import check_budget, population_of
+from sb3_rmdp.common.whole_files import remove_abandoned
 from sb3_rmdp.vec_env import WelfareVecEnv, fastest_vec_env
 from sb3_rmdp.zoo.hyperparams import (
     MAX_EPISODE_STEPS,
@@ -182,6 +183,8 @@ class RepresentedExperimentManager(ExperimentManager):
             if self.eval_freq > 0 and self.n_eval_episodes < 1:
                 raise ValueError(f"--eval-episodes {self.n_eval_episodes}: evaluations take at least 1 episode")
         existed = Path(self.save_path).exists()
+        for folder in Path(self.save_path).parent.glob("*/"):
+            remove_abandoned(folder)  # of runs that were killed while they saved
         opened: list[VecEnv] = []
         self.opened = opened
         try:

@@ -123,6 +123,14 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     assert 128 <= load(run_folder).num_timesteps < 1000000
 
 
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    first = train(tmp_path, n_timesteps=192)
+    left = first / ".sb3_rmdp-0123456789abcdef.tmp"
+    left.write_bytes(b"half a model")
+    assert train(tmp_path, n_timesteps=192) != first
+    assert not left.exists()
+
+
 def test_a_model_that_does_not_fit_on_the_disk_is_saved_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save, elsewhere = RepresentedPPO.save, tmp_path / "elsewhere"
     elsewhere.mkdir()
