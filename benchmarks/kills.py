@@ -127,7 +127,7 @@ def with_model(folder: Path, model: Path) -> None:
 
 def with_export(folder: Path, model: Path) -> None:
     with_model(folder, model)
-    subprocess.run([sys.executable, *CLI, "export", "model.zip", "service"], cwd=folder, check=True, capture_output=True)
+    subprocess.run([sys.executable, *CLI, "export", "model.zip", "-o", "service"], cwd=folder, check=True, capture_output=True)
 
 
 def record(folder: Path) -> None:
@@ -153,7 +153,7 @@ OPERATIONS = {
         numbers("numbers.json", *DATES),
         with_model,
     ),
-    "export": Operation([*CLI, "export", "model.zip", "service", "--force"], exported, with_export),
+    "export": Operation([*CLI, "export", "model.zip", "-o", "service", "--force"], exported, with_export),
     "recording": Operation([*SELF, "record"], arrays, with_model),
 }
 
