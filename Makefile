@@ -16,7 +16,7 @@ help:
 	@echo "make lowest    a part of the tests with the lowest versions that setup.py allows, in .venv-lowest"
 	@echo "make lint      ruff and black, checking only"
 	@echo "make type      mypy"
-	@echo "make format    ruff and black, mending"
+	@echo "make format    ruff and black, fixing"
 	@echo "make doc       documentation, docs/_build/html/index.html"
 	@echo "make bench     time and memory of updates against stock PPO, ten minutes; measured welfare"
 	@echo "make figures   the paper's figures and tables anew, from the results that are there"

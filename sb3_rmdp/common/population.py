@@ -252,7 +252,7 @@ def reward_vectors(infos: Sequence[dict], size: int, key: str = REWARD_VECTOR) -
         env_index, entry = np.argwhere(~np.isfinite(stacked))[0]
         who = f"agent {entry} the reward" if key == REWARD_VECTOR else f"reward feature {entry} the value"
         raise ValueError(
-            f"env {env_index} gave {who} {stacked[env_index, entry]}: rewards must be finite; mend the environment's reward "
+            f"env {env_index} gave {who} {stacked[env_index, entry]}: rewards must be finite; fix the environment's reward "
             "function"
         )
     return stacked

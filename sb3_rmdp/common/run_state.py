@@ -102,6 +102,11 @@ class ResumableRun(OnPolicyAlgorithm):
             self._n_rollouts = 0
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        # Known before the first rollout, since a callback may save the model where the training starts
+        self._run_callback = super()._init_callback(callback, progress_bar)
+        return self._run_callback
+
     def dump_logs(self, iteration: int = 0) -> None:
         """See SB3; ``time/iterations`` counts all rollouts of the training."""
         if iteration == 0:
@@ -111,7 +116,6 @@ class ResumableRun(OnPolicyAlgorithm):
 
     def _begin_rollout(self, callback: BaseCallback) -> None:
         """Take note of where the training is, after going where it was broken off."""
-        self._run_callback = callback
         if self._run_state:
             state = unpack(self._run_state)
             self._run_state = b""
@@ -133,7 +137,7 @@ class ResumableRun(OnPolicyAlgorithm):
         """
         if self._run_state:
             return self._run_state  # nothing has happened since it was loaded
-        if self._rollout_start is None and (self._return_tracker is None or self.env is None):
+        if self._rollout_start is None and None in (self._return_tracker, self._run_callback, self.env):
             return b""
         state = self._rollout_start
         if state is None:

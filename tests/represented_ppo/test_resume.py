@@ -467,3 +467,17 @@ def test_files_of_a_training_whose_processes_are_closed(tmp_path: Path) -> None:
         logs.append(second_half(broken))
         broken.get_env().close()
     assert logs[0] == logs[1]
+
+
+def test_a_file_may_be_written_before_the_first_rollout(tmp_path: Path) -> None:
+    class SaveAtTheStart(BaseCallback):
+        def _on_training_start(self) -> None:
+            self.model.save(tmp_path / "start.zip")
+
+        def _on_step(self) -> bool:
+            return True
+
+    model = make().learn(HALF, callback=SaveAtTheStart())
+    loaded = RepresentedPPO.load(tmp_path / "start.zip", env=vectorized(Walk, N_ENVS), device="cpu")
+    loaded.learn(HALF, reset_num_timesteps=False)
+    assert loaded.num_timesteps == model.num_timesteps
