@@ -127,7 +127,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("part", FORBIDDEN)
+@pytest.mark.parametrize("part", sorted(FORBIDDEN))
 def test_parts_use_what_they_may(part: str) -> None:
     folder = PACKAGE / part
     modules = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
@@ -197,7 +197,7 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("what", SEEN)
+@pytest.mark.parametrize("what", sorted(SEEN))
 def test_errors_are_those_of_the_page_of_questions(what: str) -> None:
     """Every message that a wrong argument or environment leads to has its row, under the words that a user sees."""
     rows = re.findall(r"^\| (`.*?) \| ", text("docs/faq.md").split("## VecNormalize")[0], flags=re.MULTILINE)
