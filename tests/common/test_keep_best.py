@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 
 from sb3_rmdp import RepresentedPPO
 from sb3_rmdp.common.callbacks import KeepBestCallback
@@ -113,3 +114,16 @@ def test_the_best_model_so_far_is_a_copy() -> None:
 def test_no_window() -> None:
     with pytest.raises(ValueError, match="window=0: give an integer of at least 1"):
         KeepBestCallback(0)
+
+
+def test_a_training_that_goes_on_in_another_program_knows_the_best_one(tmp_path: Path) -> None:
+    values = [1.0, 9.0, 2.0, 5.0, 3.0]
+    checkpoints, keep = CheckpointCallback(48 // known().n_envs, str(tmp_path)), KeepBestCallback(1)
+    unbroken = known().learn(5 * 48, callback=[Welfares(list(values)), keep, checkpoints])
+    (file,) = [path for path in tmp_path.glob("*.zip") if f"_{3 * 48}_" in path.name]
+
+    model, again = RepresentedPPO.load(file, env=unbroken.get_env(), device="cpu"), KeepBestCallback(1)
+    # The file was written within the third rollout, which is played again
+    model.learn(5 * 48 - model.num_timesteps, callback=[Welfares(list(values[2:])), again], reset_num_timesteps=False)
+    assert again.best_mean_welfare == keep.best_mean_welfare == 9.0 and again.best_timesteps == keep.best_timesteps == 2 * 48
+    assert all(map(th.equal, state(model), state(unbroken)))
