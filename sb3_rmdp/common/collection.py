@@ -56,11 +56,14 @@ class RolloutCollection(ResumableRun):
         :param env: the environment of the training
         :return: whether its episodes are where the last rollout left them; it is watched from now on
         """
-        watch = self._watch
-        known = watch is None or (watch.is_of(env) and not watch.touched())
-        if watch is None or not watch.is_of(env):
+        undisturbed = self._is_undisturbed(env)
+        if self._watch is None or not self._watch.is_of(env):
             self._watch = EnvWatch(env)
-        return known and self._last_obs is not None and self._return_tracker is not None
+        return undisturbed and self._last_obs is not None and self._return_tracker is not None
+
+    def _is_undisturbed(self, env: VecEnv) -> bool:
+        watch = self._watch
+        return watch is None or (watch.is_of(env) and not watch.touched())
 
     def _begin_episodes(self, go_on: bool) -> None:
         """
@@ -100,11 +103,12 @@ class RolloutCollection(ResumableRun):
         :return: False if the callback ended the training
         """
         assert isinstance(rollout_buffer, VectorRewardRolloutBuffer)
-        self._begin_rollout(callback)
         assert self._watch is not None
+        self._watch.check()
+        self._begin_rollout(callback)
         self._watch.note()  # it may have reset the environments
         assert self._last_obs is not None and self._acting is not None and self._return_tracker is not None
-        assert self._watch is not None and self._unseen_ends is not None
+        assert self._unseen_ends is not None
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()

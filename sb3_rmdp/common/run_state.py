@@ -22,6 +22,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rmdp.common.assignment import Assignment
 from sb3_rmdp.common.callback_states import callback_states, set_callback_states
@@ -86,7 +87,8 @@ class ResumableRun(OnPolicyAlgorithm):
         self._log_interval = log_interval if counted else 1
         every = 1 if counted else log_interval
         super().learn(total_timesteps, callback, every, tb_log_name, reset_num_timesteps, progress_bar)
-        self._at_end = self._whereabouts() if self._rollout_start is None and self._run_callback is not None else None
+        between = self._rollout_start is None and self._run_callback is not None
+        self._at_end = self._whereabouts_between_rollouts() if between else None
         return self
 
     def _setup_learn(
@@ -142,7 +144,7 @@ class ResumableRun(OnPolicyAlgorithm):
         state = self._rollout_start
         if state is None:
             try:
-                state = self._whereabouts()
+                state = self._whereabouts_between_rollouts()
             except (EOFError, OSError):
                 if self._at_end is None:
                     return b""
@@ -150,6 +152,19 @@ class ResumableRun(OnPolicyAlgorithm):
         present = self._changing()
         changed = {name: before for name, before in state["changing"].items() if not _same(before, present[name])}
         return pack({**state, "changing": changed, "hyperparameters": self._changed_hyperparameters(state)})
+
+    def _is_undisturbed(self, env: VecEnv) -> bool:
+        """Whether nobody else has moved environments since the last step of the training."""
+        raise NotImplementedError
+
+    def _whereabouts_between_rollouts(self) -> dict[str, Any]:
+        """Where a training would go on: with new episodes, if somebody else has moved its environments since."""
+        state = self._whereabouts()
+        assert self.env is not None
+        if state["episodes"] is not None and not self._is_undisturbed(self.env):
+            state["episodes"]["env"]["missing"] = "somebody else has moved the environment"
+            state["episodes"]["starts"][:] = True  # whoever goes on loses nothing that was still there
+        return state
 
     def _whereabouts(self) -> dict[str, Any]:
         """Plain data that nobody changes any more. Taken at every rollout, so that it must cost next to nothing."""

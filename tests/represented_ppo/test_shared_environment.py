@@ -90,6 +90,24 @@ def test_episodes_that_somebody_else_cuts_off_are_not_joined_to_the_next(other: 
     assert all(info["r"] == 10.0 for info in model.ep_info_buffer or [])
 
 
+class TellingRoom(Room):
+    def get_state(self) -> dict[str, Any]:
+        return {"t": self.t}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.t = state["t"]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_nor_are_they_when_the_model_is_saved_and_loaded_in_between(other: str, tmp_path: Path) -> None:
+    model = make_model(DummyVecEnv([TellingRoom, TellingRoom])).learn(50)
+    OTHERS[other](model, model.get_env())
+    model.save(tmp_path / "model.zip")
+    loaded = RepresentedPPO.load(tmp_path / "model.zip", env=DummyVecEnv([TellingRoom, TellingRoom]), device="cpu")
+    loaded.learn(50, reset_num_timesteps=False)
+    assert loaded.assignment.q.tolist() == [[10.0, 10.0], [10.0, 10.0]]
+
+
 def test_a_single_environment_is_watched_as_well() -> None:
     env = Room()
     model = make_model(env).learn(25)
@@ -133,6 +151,21 @@ def test_a_callback_that_moves_the_environment_is_refused(other: str) -> None:
         model.learn(50, callback=Meddling())
     model.learn(50, reset_num_timesteps=False)
     assert model.assignment.q.tolist() == [[10.0, 10.0], [10.0, 10.0]]
+
+
+@pytest.mark.parametrize("where", ["_on_training_start", "_on_rollout_start", "_on_rollout_end"])
+def test_a_callback_must_not_move_it_between_rollouts_either(where: str) -> None:
+    class Meddling(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+    def move(callback: BaseCallback) -> None:
+        evaluate_policy(callback.model.representative(0), callback.training_env, 2, warn=False)  # type: ignore[attr-defined]
+
+    setattr(Meddling, where, move)
+    model = make_model(DummyVecEnv([lambda: Monitor(Room()), lambda: Monitor(Room())]))
+    with pytest.raises(ValueError, match="somebody has reset or stepped the environment of the training"):
+        model.learn(100, callback=Meddling())
 
 
 @pytest.mark.parametrize("wrap", [lambda env: env, Monitor, lambda env: DummyVecEnv([lambda: Monitor(env)])])
