@@ -173,6 +173,8 @@ class ResumableRun(OnPolicyAlgorithm):
         assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
         logger = self.logger
         logged = [(name, value) for name, value in logger.name_to_value.items() if is_plain(value)]
+        # Whoever reads a value that nobody has logged enters it in ``name_to_value`` alone
+        counts, excluded = logger.name_to_count, logger.name_to_excluded
         infos = [{name: value for name, value in info.items() if is_plain(value)} for info in self.ep_info_buffer]
         state = {
             "n_envs": self.env.num_envs,
@@ -181,7 +183,7 @@ class ResumableRun(OnPolicyAlgorithm):
             "n_rollouts": self._n_rollouts,
             "infos": infos,
             "successes": [float(success) for success in self.ep_success_buffer],
-            "logged": [(name, value, logger.name_to_count[name], logger.name_to_excluded[name]) for name, value in logged],
+            "logged": [(name, value, counts.get(name, 0), excluded.get(name)) for name, value in logged],
             "callbacks": callback_states(self._run_callback),
             "assignment": self.assignment.get_run_state(),
             "changing": _copied(self._changing()),

@@ -481,3 +481,20 @@ def test_a_file_may_be_written_before_the_first_rollout(tmp_path: Path) -> None:
     loaded = RepresentedPPO.load(tmp_path / "start.zip", env=vectorized(Walk, N_ENVS), device="cpu")
     loaded.learn(HALF, reset_num_timesteps=False)
     assert loaded.num_timesteps == model.num_timesteps
+
+
+def test_a_file_is_written_when_a_callback_has_read_what_nobody_logged(tmp_path: Path) -> None:
+    """SB3's logger enters a value that is read, and nothing beside it."""
+
+    class Reader(BaseCallback):
+        def _on_rollout_end(self) -> None:
+            assert self.logger.name_to_value["rollout/ep_rew_mean"] == 0.0
+            self.model.save(tmp_path / "read.zip")
+
+        def _on_step(self) -> bool:
+            return True
+
+    model = make().learn(HALF, callback=Reader())
+    loaded = RepresentedPPO.load(tmp_path / "read.zip", env=vectorized(Walk, N_ENVS), device="cpu")
+    loaded.learn(N_STEPS * N_ENVS, reset_num_timesteps=False)
+    assert loaded.num_timesteps == model.num_timesteps + N_STEPS * N_ENVS

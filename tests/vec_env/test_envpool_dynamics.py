@@ -87,7 +87,8 @@ def test_episodes(env_id: str, kwargs: dict[str, Any]) -> None:
     limit = 40
     env = make(env_id, 6, exclude_current_positions_from_observation=False, max_episode_steps=limit, **kwargs)
     base, n_truncated, n_terminated = base_of(env), 0, 0
-    robot = ROBOTS[type(base)](base)
+    kind = ROBOTS[type(base)]
+    robot = kind(kind.read()(base))
     noise = base._reset_noise_scale
     before = np.asarray(env.reset())
     places = before[:, 0].copy()
@@ -106,7 +107,7 @@ def test_episodes(env_id: str, kwargs: dict[str, Any]) -> None:
         np.testing.assert_allclose(infos.reward_vectors, vectors, atol=1e-7)
         np.testing.assert_allclose(rewards, vectors.mean(axis=1), atol=1e-7)
         lengths, returns = lengths + 1, returns + vectors
-        healthy = robot.healthy(Motion(actions, *states_of(env, last), speeds[:, None], None))
+        healthy = robot.healthy(Motion(actions, *states_of(env, last), speeds[:, None], None, None))
         fallen = np.zeros(6, dtype=bool) if healthy is None or not robot.falls() else ~healthy
         np.testing.assert_array_equal(dones, fallen | (lengths == limit))
         for i, (info, done) in enumerate(zip(infos, dones, strict=True)):
