@@ -5,7 +5,8 @@ resumes to the result of an unbroken run.
     python -m benchmarks.kills --kills 60 --out benchmarks/results/kills.json
 
 Each operation is run once to its end, which gives its duration and its result. Then it is started in a fresh folder, gets
-SIGKILL at a moment drawn uniformly from its duration, and is started again.
+SIGKILL at a moment drawn uniformly from its duration, and is started again. A run that ends before its moment is looked at
+in the same way, but counts as no kill: its duration is shorter than was thought, and another moment is drawn.
 """
 
 from __future__ import annotations
@@ -226,7 +227,7 @@ def kill_once(operation: Operation, model: Path, after: float, whole: Any) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=60, help="how many, shared among the operations")
+    parser.add_argument("--kills", type=int, default=60, help="how many that strike, shared among the operations")
     parser.add_argument("--only", nargs="+", choices=sorted(OPERATIONS), help="operations, by default all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, help="JSON file of the results")
@@ -236,12 +237,12 @@ def main() -> None:
         {"train": train, "record": record}[arguments.child](Path.cwd())
         return
     names = arguments.only or list(OPERATIONS)
-    random_numbers, results, baselines = random.Random(arguments.seed), [], {}
+    random_numbers, results, baselines, number = random.Random(arguments.seed), [], {}, 0
     with tempfile.TemporaryDirectory() as name:
         model = Path(name) / "model.zip"
         env = gym.make(ENV, **ENV_KWARGS)
         RepresentedPPO("MlpPolicy", env, k=2, n_steps=64, device="cpu", seed=0).learn(2048).save(model)
-        for number in range(arguments.kills):
+        while number < arguments.kills:
             operation_name = names[number % len(names)]
             operation = OPERATIONS[operation_name]
             if operation_name not in baselines:
@@ -258,9 +259,12 @@ def main() -> None:
             found = kill_once(operation, model, after, whole)
             results.append({"operation": operation_name, "after": round(after, 2), "of": round(seconds, 2), **found})
             print(json.dumps(results[-1]), flush=True)
-    killed = [row for row in results if row["killed"]]
+            number += found["killed"]
+            if not found["killed"]:
+                baselines[operation_name] = after, whole
     bad = [row for row in results if row["broken"] or row["left_after"] or row.get("lost") or not row.get("same")]
-    print(f"{len(killed)} of {len(results)} killed while running; {len(bad)} with a fault")
+    late = len(results) - arguments.kills
+    print(f"{arguments.kills} killed while running, {late} ended before; {len(bad)} with a fault")
     if arguments.out:
         command = f"python -m benchmarks.kills --kills {arguments.kills} --seed {arguments.seed}"
         content = {"command": command, "versions": versions(), "faults": len(bad), "kills": results}

@@ -303,7 +303,7 @@ def test_sweeps_may_share_results(folder: Path, capsys: pytest.CaptureFixture[st
         ([row(schema="99")], COLUMNS, "figure2.csv, line 2: .*schema '99'"),
         ([row(), row()], COLUMNS, "figure2.csv has run .* at 2000 transitions twice"),
         ([row(stochastic="good")], COLUMNS, "figure2.csv, run .*: could not convert string to float: 'good'"),
-        ([row(env_kwargs="{")], COLUMNS, "figure2.csv, line 2: env_kwargs is .*, which cannot be read: mend it"),
+        ([row(env_kwargs="{")], COLUMNS, "figure2.csv, line 2: env_kwargs is .*, which cannot be read: fix it"),
         ([row()], COLUMNS[:-2], "figure2.csv has other columns"),
     ],
 )

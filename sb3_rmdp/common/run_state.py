@@ -139,7 +139,7 @@ class ResumableRun(OnPolicyAlgorithm):
         """
         if self._run_state:
             return self._run_state  # nothing has happened since it was loaded
-        if self._rollout_start is None and None in (self._return_tracker, self._run_callback, self.env):
+        if self._rollout_start is None and any(part is None for part in (self._return_tracker, self._run_callback, self.env)):
             return b""
         state = self._rollout_start
         if state is None:

@@ -86,7 +86,7 @@ def _check_weights(env: gym.Env[Any, Any], n_agents: int) -> Pay:
     finite = np.isfinite(weights).all(axis=1)
     if not finite.all():
         raise AssertionError(
-            f"reward_weights is not finite for agents {np.flatnonzero(~finite)[:10].tolist()}; mend their weights"
+            f"reward_weights is not finite for agents {np.flatnonzero(~finite)[:10].tolist()}; fix their weights"
         )
     if weights.flags.writeable:
         raise AssertionError("reward_weights can be written to; call reward_weights.setflags(write=False)")

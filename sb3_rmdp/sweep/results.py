@@ -181,7 +181,7 @@ def _parse(path: Path, content: bytes) -> tuple[list[dict[str, str]], int]:
     _check_layout(path, cells)
     for number, line_cells in enumerate(cells, start=1):
         if len(line_cells) != len(COLUMNS):
-            raise ValueError(f"{path}, line {number} has {len(line_cells)} cells for {len(COLUMNS)} columns: mend it")
+            raise ValueError(f"{path}, line {number} has {len(line_cells)} cells for {len(COLUMNS)} columns: fix it")
     rows = [dict(zip(COLUMNS, line_cells, strict=True)) for line_cells in cells[1:]]
 
     found = Counter(row["run"] for row in rows)
@@ -217,7 +217,7 @@ def _check_values(path: Path, number: int, row: Mapping[str, str]) -> None:
             try:
                 read(row[name])
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {name} is {row[name]!r}, which cannot be read: mend it") from error
+                raise ValueError(f"{path}, line {number}: {name} is {row[name]!r}, which cannot be read: fix it") from error
 
 
 def _mapping(text: str) -> dict[str, object]:

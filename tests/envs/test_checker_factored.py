@@ -50,7 +50,7 @@ def test_factored_env_passes_silently():
         (frozen(np.ones(3)), r"has shape \(3,\) for n_agents=3"),
         (frozen(np.ones((3, 0))), r"has shape \(3, 0\)"),
         (frozen(np.ones((3, 2)), np.float64), "is of dtype float64"),
-        (frozen([[1, 2], [3, 4], [np.nan, 6]]), r"is not finite for agents \[2\]; mend their weights"),
+        (frozen([[1, 2], [3, 4], [np.nan, 6]]), r"is not finite for agents \[2\]; fix their weights"),
         (np.ones((3, 2), dtype=np.float32), r"can be written to; call reward_weights.setflags\(write=False\)"),
     ],
 )
